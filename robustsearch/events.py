@@ -1,0 +1,83 @@
+"""The append-only log of a search: what was asked, reported, told, stopped and failed, in order.
+
+One JSON object per line: `{"n": 0, "time": "...", "kind": "ask", "trial": "0000", ...}`. The driver is the only writer;
+each line is on disk before what it says takes effect. A last line that a dying process left half-written is dropped
+when the log is opened again. From this log alone a run resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from .errors import RunError
+
+Kind = Literal["start", "ask", "report", "stop", "tell", "fail", "end"]
+"""start: a driver began; ask: a trial got its recipe; report: a rung was measured; stop: the scheduler ended a trial;
+tell: the sampler learnt a trial's values; fail: a trial crashed or diverged; end: the driver finished."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the log."""
+
+    n: int
+    time: str
+    kind: Kind
+    trial: str | None
+    data: dict[str, Any]
+
+
+class EventLog:
+    """An open log.
+
+    Raises:
+        RunError: a line other than the last is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.events: list[Event] = []
+        good = 0
+        if path.exists():
+            lines = path.read_bytes().split(b"\n")
+            for number, line in enumerate(lines[:-1]):
+                try:
+                    fields = json.loads(line)
+                    event = Event(*(fields.pop(name) for name in ("n", "time", "kind", "trial")), data=fields)
+                except (ValueError, KeyError) as error:
+                    if number == len(lines) - 2:
+                        break
+                    raise RunError(f"every line of the event log must be whole, but line {number + 1} of {path} is not") from error
+                self.events.append(event)
+                good += len(line) + 1
+        self._file = path.open("ab")
+        self._file.truncate(good)
+
+    def append(self, kind: Kind, trial: str | None = None, **data: Any) -> Event:
+        """Write one event and wait until it is on disk."""
+        event = Event(len(self.events), datetime.now(UTC).isoformat(timespec="milliseconds"), kind, trial, data)
+        line = {"n": event.n, "time": event.time, "kind": kind, "trial": trial, **data}
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.events.append(event)
+        return event
+
+    def of(self, *kinds: Kind) -> list[Event]:
+        """The events of these kinds, in order."""
+        return [event for event in self.events if event.kind in kinds]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

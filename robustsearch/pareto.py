@@ -1,0 +1,66 @@
+"""Which points are best: non-dominated rank, hypervolume and its contributions, for any number of objectives.
+
+Points are rows of objectives that are MINIMISED, `[n, m]` float; `objectives` turns a results table into such points.
+A row with a NaN is dominated by every finite row and never counts. Computed by moocore.
+"""
+
+from __future__ import annotations
+
+import moocore
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+
+OBJECTIVES = {"robust": "max", "latency_p50": "min"}
+"""Column of the results table to the direction in which it is better."""
+
+
+def objectives(table: pa.Table) -> Points:
+    """Points `[rows, 2]` of a results table: minus robust accuracy, latency p50 in ms; NaN where missing."""
+    columns = [
+        np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=float) * (-1 if way == "max" else 1)
+        for name, way in OBJECTIVES.items()
+    ]
+    return np.column_stack(columns)
+
+
+def is_front(points: Points) -> NDArray[np.bool_]:
+    """Which points `[n, m]` no other dominates; of equal points all are on the front."""
+    finite = np.isfinite(points).all(axis=1)
+    front = np.zeros(len(points), dtype=bool)
+    if finite.any():
+        front[finite] = moocore.is_nondominated(points[finite], keep_weakly=True)
+    return front
+
+
+def ranks(points: Points) -> NDArray[np.int64]:
+    """Non-dominated rank of each point `[n]`: 0 on the front, 1 on the front of the rest, ...; rows with NaN last."""
+    finite = np.isfinite(points).all(axis=1)
+    rank = np.full(len(points), len(points), dtype=np.int64)
+    if finite.any():
+        rank[finite] = moocore.pareto_rank(points[finite])
+    return rank
+
+
+def hypervolume(points: Points, reference: Points) -> float:
+    """Volume dominated by the points and bounded by the reference `[m]`; 0 for no finite point."""
+    points = points[np.isfinite(points).all(axis=1)]
+    return float(moocore.hypervolume(points, ref=reference)) if len(points) else 0.0
+
+
+def contributions(points: Points, reference: Points) -> Points:
+    """Hypervolume that each point `[n]` adds to the others; 0 for NaN rows and for duplicates."""
+    finite = np.isfinite(points).all(axis=1)
+    gain = np.zeros(len(points))
+    if finite.any():
+        gain[finite] = moocore.hv_contributions(points[finite], ref=reference)
+    return gain
+
+
+def results_front(table: pa.Table) -> pa.Table:
+    """The front of a search, over (recipe, epoch): one row a point, fastest first; the baseline is not a candidate."""
+    searched = table.filter(pa.compute.equal(table["role"], "search"))
+    front = searched.filter(pa.array(is_front(objectives(searched))))
+    return front.sort_by([("latency_p50", "ascending"), ("robust", "descending")])

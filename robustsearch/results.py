@@ -1,0 +1,142 @@
+"""The results of a run: one tidy table, one row per trial and rung, as Parquet.
+
+Every trial has one small file, `results/TRIAL.parquet`, replaced as a whole each time a rung is added. So a row can
+neither be torn nor doubled, whatever process dies, and any reader of Parquet folders sees one table:
+
+    pandas.read_parquet("RUN/results")        duckdb: select * from 'RUN/results/*.parquet'
+
+A trial that failed has one more row, without metrics, with its state and reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from .recipe import Recipe, field_docs
+
+SCHEMA_VERSION = 1
+
+State = Literal["running", "completed", "stopped", "diverged", "crashed"]
+"""State of a trial: still running; all epochs done; stopped by the scheduler; not finite; an exception."""
+FAILED: tuple[State, ...] = ("diverged", "crashed")
+
+ATTACKS = ("natural", "fgsm", "pgd", "cw", "robust")
+"""Accuracies with columns NAME, NAME_low, NAME_high. `robust` is the worst of the l_inf attacks for each image."""
+
+
+def _accuracy(name: str, what: str) -> dict[str, tuple[pa.DataType, str]]:
+    return {
+        name: (pa.float64(), f"{what}, in [0, 1]"),
+        f"{name}_low": (pa.float64(), f"lower end of the 95% interval of `{name}` (Wilson)"),
+        f"{name}_high": (pa.float64(), f"upper end of the 95% interval of `{name}` (Wilson)"),
+    }
+
+
+COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "run": (pa.string(), "name of the run"),
+    "trial": (pa.string(), "name of the trial within the run; `baseline` is the undefended network"),
+    "role": (pa.string(), "`search` (chosen by the sampler) or `baseline`"),
+    "epoch": (pa.int32(), "epochs trained when this row was measured"),
+    "state": (pa.string(), f"state of the trial: {', '.join(get_args(State))}"),
+    "reason": (pa.string(), "why the trial failed or was stopped"),
+    "seed": (pa.int64(), "seed from which every generator of the trial derives"),
+    "digest": (pa.string(), "digest of the recipe"),
+    "recipe": (pa.string(), "the recipe as JSON"),
+    **_accuracy("natural", "accuracy on unperturbed images"),
+    **_accuracy("fgsm", "accuracy under FGSM through the surrogate, l_inf"),
+    **_accuracy("pgd", "accuracy under PGD through the surrogate, l_inf"),
+    **_accuracy("cw", "accuracy under Carlini-Wagner l_2 within the l_2 budget"),
+    **_accuracy("robust", "mean over images of the worst l_inf attack's mean correctness over fresh draws"),
+    "masked": (pa.bool_(), "a masking check failed; null where none was run"),
+    "n": (pa.int32(), "images behind each accuracy"),
+    "scoring_draws": (pa.int32(), "fresh predictions over which correctness is averaged per image"),
+    "cw_norm": (pa.float64(), "median l_2 norm of the successful CW perturbations; null if none succeeded"),
+    "latency_p50": (pa.float64(), "median time of one deployed prediction at batch 1, ms"),
+    "latency_p95": (pa.float64(), "95th percentile of the same, ms"),
+    "throughput": (pa.float64(), "deployed predictions at batch 128, images/s"),
+    "engine": (pa.string(), "engine that ran the timed predictions"),
+    "threads": (pa.int32(), "threads of the timed predictions"),
+    "macs": (pa.int64(), "multiply-accumulates of one deployed prediction with all its draws"),
+    "parameters": (pa.int64(), "parameters of the deployed network"),
+    "blocks_kept": (pa.float64(), "share of LWTA blocks that survive the IBP cut-off; null without IBP"),
+    "train_loss": (pa.float64(), "mean training objective of the epoch, nats"),
+    "train_s": (pa.float64(), "time spent training so far, s"),
+    "eval_s": (pa.float64(), "time spent evaluating so far, s"),
+    "latency_s": (pa.float64(), "time spent on latency so far, s"),
+    "dataset": (pa.string(), "name of the dataset"),
+    "split": (pa.string(), "part of the dataset that was measured: `validation` or `test`"),
+    "epsilon": (pa.float64(), "l_inf radius of the evaluation, pixel units of [0, 1]"),
+    "epsilon_l2": (pa.float64(), "l_2 budget of the evaluation, pixel units of [0, 1]"),
+    "protocol": (pa.string(), "name of the evaluation protocol"),
+    "device": (pa.string(), "name of the processor that trained and was timed"),
+    "versions": (pa.string(), "versions of Python, robustsearch, torch, ray and optuna"),
+    "time": (pa.timestamp("ms", tz="UTC"), "when the row was written"),
+}
+
+
+def _recipe_columns() -> dict[str, tuple[pa.DataType, str]]:
+    """One column per recipe field, typed as the field is."""
+    arrow = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    columns = {"activation": (pa.string(), "relu or lwta")}
+    for name, doc in field_docs().items():
+        section: Any = Recipe
+        *parents, leaf = name.split(".")
+        for parent in parents:
+            hint = get_type_hints(section)[parent]
+            section = next((kind for kind in get_args(hint) if kind is not type(None)), hint)
+        hint = get_type_hints(section)[leaf]
+        kind = next((kind for kind in get_args(hint) if kind in arrow), hint)
+        columns[name] = (arrow.get(kind, pa.string()), f"{doc} Null where that part is off.")
+    return columns
+
+
+RECIPE_COLUMNS = _recipe_columns()
+"""Flattened recipe: dotted field name to Arrow type and documentation."""
+
+SCHEMA = pa.schema(
+    [pa.field(name, kind, metadata={"doc": doc}) for name, (kind, doc) in (COLUMNS | RECIPE_COLUMNS).items()],
+    metadata={"robustsearch_schema": str(SCHEMA_VERSION)},
+)
+
+
+def write_trial(folder: Path, trial: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write all rows of one trial as `folder/TRIAL.parquet`, replacing the file in one atomic step.
+
+    Rows are keyed by epoch: of two with the same epoch, and either both or neither with metrics, the last wins.
+
+    Raises:
+        KeyError: a row has a name that is no column.
+    """
+    keyed: dict[tuple[int, bool], dict[str, Any]] = {}
+    for row in rows:
+        if unknown := row.keys() - set(SCHEMA.names):
+            raise KeyError(f"not columns of the results: {', '.join(sorted(unknown))}")
+        keyed[row["epoch"], row.get("robust") is None] = {name: row.get(name) for name in SCHEMA.names}
+    table = pa.Table.from_pylist([keyed[key] for key in sorted(keyed)], schema=SCHEMA)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{trial}.parquet"
+    part = folder / f".{trial}.part"
+    pq.write_table(table, part, compression="zstd")
+    os.replace(part, path)
+    return path
+
+
+def read_rows(folder: Path, trial: str) -> list[dict[str, Any]]:
+    """The rows of one trial, in order of epoch; empty where it has none yet."""
+    path = folder / f"{trial}.parquet"
+    return pq.read_table(path, schema=SCHEMA).to_pylist() if path.exists() else []
+
+
+def read(folder: Path) -> pa.Table:
+    """The whole table below a run's `results/`, sorted by trial and epoch; an empty one where there is none."""
+    files = sorted(str(path) for path in folder.glob("*.parquet"))
+    if not files:
+        return SCHEMA.empty_table()
+    return pa.dataset.dataset(files, schema=SCHEMA).to_table().sort_by([("trial", "ascending"), ("epoch", "ascending")])
