@@ -48,11 +48,13 @@ class EventLog:
             for number, line in enumerate(lines[:-1]):
                 try:
                     fields = json.loads(line)
-                    event = Event(*(fields.pop(name) for name in ("n", "time", "kind", "trial")), data=fields)
+                    event = Event(fields.pop("n"), fields.pop("time"), fields.pop("kind"), fields.pop("trial"), fields)
                 except (ValueError, KeyError) as error:
                     if number == len(lines) - 2:
                         break
-                    raise RunError(f"every line of the event log must be whole, but line {number + 1} of {path} is not") from error
+                    raise RunError(
+                        f"every line of the event log must be whole, but line {number + 1} of {path} is not"
+                    ) from error
                 self.events.append(event)
                 good += len(line) + 1
         self._file = path.open("ab")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import moocore
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
@@ -51,11 +52,11 @@ def hypervolume(points: Points, reference: Points) -> float:
 
 
 def contributions(points: Points, reference: Points) -> Points:
-    """Hypervolume that each point `[n]` adds to the others; 0 for NaN rows and for duplicates."""
+    """Hypervolume that each point `[n]` adds to all the others; 0 for NaN rows, duplicates and dominated points."""
     finite = np.isfinite(points).all(axis=1)
     gain = np.zeros(len(points))
     if finite.any():
-        gain[finite] = moocore.hv_contributions(points[finite], ref=reference)
+        gain[finite] = moocore.hv_contributions(points[finite], ref=reference, ignore_dominated=False)
     return gain
 
 

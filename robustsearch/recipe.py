@@ -63,7 +63,10 @@ class IBP(Section):
 
     alpha: float = Field(1.0, gt=0, le=100, description="Concentration of the Beta(alpha, 1) sticks; small is sparse.")
     cutoff: float = Field(
-        0.01, gt=0, lt=1, description="A block whose posterior probability is below this is removed at inference."
+        0.01,
+        gt=0,
+        lt=1,
+        description="A block whose posterior probability is below this is removed at inference.",
     )
 
 
@@ -72,10 +75,15 @@ class LWTA(Section):
 
     units: int = Field(2, ge=2, le=16, description="U: adjacent channels that compete in one block; divides 16.")
     temperature: float = Field(0.67, gt=0, le=10, description="tau of the relaxed gate in training.")
-    kl_weight: float = Field(1.0, ge=0, le=1000, description="Weight of all KL terms of the ELBO; 1 is the ELBO itself.")
+    kl_weight: float = Field(
+        1.0, ge=0, le=1000, description="Weight of all KL terms of the ELBO; 1 is the ELBO itself."
+    )
     gate: GateMode = Field("sample", description="How a winner is chosen at inference.")
     gate_noise: float | None = Field(
-        None, ge=0, le=100, description="Scale s of the noise on the logits, for gate `noisy` only; 0 is `argmax`."
+        None,
+        ge=0,
+        le=100,
+        description="Scale s of the noise on the logits, for gate `noisy` only; 0 is `argmax`.",
     )
     ibp: IBP | None = Field(None, description="Prior that lets the network drop blocks; None is off.")
 
@@ -83,7 +91,8 @@ class LWTA(Section):
     def _rules(self) -> Self:
         if STEM_CHANNELS % self.units:
             raise ValueError(
-                f"`units` must divide the channels of every layer (16, 16w, 32w, 64w): 2, 4, 8 or 16, but got {self.units}"
+                f"`units` must divide the channels of every layer (16, 16w, 32w, 64w), so 2, 4, 8 or 16, "
+                f"but got {self.units}"
             )
         if (self.gate == "noisy") != (self.gate_noise is not None):
             raise ValueError(
@@ -113,7 +122,7 @@ class Smoothing(Section):
 class Mix(Section):
     """Probability with which a training batch meets each attack; sums to 1. Default: the report's section 3.1."""
 
-    clean: Probability = Field(0.5, description="No attack.")
+    clean: Probability = Field(0.5, description="No attack at all.")
     noise: Probability = Field(0.125, description="Uniform noise in the epsilon ball.")
     fgsm: Probability = Field(0.125, description="Fast gradient sign method (one step).")
     pgd: Probability = Field(0.125, description="Projected gradient descent (Madry et al.).")
@@ -123,7 +132,9 @@ class Mix(Section):
     def _sums_to_one(self) -> Self:
         total = sum(getattr(self, name) for name in MIX_NAMES)
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"the probabilities of the mix ({', '.join(MIX_NAMES)}) must sum to 1, but sum to {total:.6g}")
+            raise ValueError(
+                f"the probabilities of the mix ({', '.join(MIX_NAMES)}) must sum to 1, but sum to {total:.6g}"
+            )
         return self
 
 
@@ -136,13 +147,14 @@ class Attack(Section):
     steps: int = Field(5, ge=1, le=1000, description="PGD steps, and Adam steps of CW.")
     cw_c: float = Field(1.0, gt=0, le=1e6, description="CW: weight c of the margin against the squared distance.")
     cw_kappa: float = Field(0.01, ge=0, le=100, description="CW: confidence kappa, in logits.")
-    warmup_epochs: int = Field(0, ge=0, le=1000, description="Epochs over which epsilon and step grow linearly.")
+    warmup: Probability = Field(0.0, description="Share of training over which epsilon and step grow linearly.")
 
     @model_validator(mode="after")
     def _reaches_its_ball(self) -> Self:
         if self.norm == "linf" and self.epsilon > 1:
             raise ValueError(
-                f"`epsilon` is in pixel units of [0, 1] (8/255 = 0.0314) and must be at most 1, but got {self.epsilon:g}"
+                f"`epsilon` is in pixel units of [0, 1] (8/255 = 0.0314) and must be at most 1, "
+                f"but got {self.epsilon:g}"
             )
         if self.steps * self.step < self.epsilon * (1 - 1e-6):
             raise ValueError(
@@ -242,7 +254,9 @@ class Recipe(Section):
             part = values
             for parent in parents:
                 if not isinstance(part.get(parent), dict):
-                    raise RecipeError(f"`{name}` must name a field of a part that is on, but `{parent}` is off or unknown")
+                    raise RecipeError(
+                        f"`{name}` must name a field of a part that is on, but `{parent}` is off or unknown"
+                    )
                 part = part[parent]
             part[leaf] = value
         return Recipe.of(values)

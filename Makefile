@@ -1,0 +1,46 @@
+# The one list of commands; the README, CONTRIBUTING and CI call these.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+RUN    ?= lwta-digits-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: help install run test test-fast lint format types wheel clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+install: $(READY)  ## virtual environment in .venv, with everything in it
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("robustsearch needs Python 3.11 or later, but $(PYTHON) is %d.%d; try: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+run: $(READY)    ## the main job on the embedded data, and its front as a picture
+	$(BIN)/python -m robustsearch.run --space lwta --name $(RUN)
+	$(BIN)/python -m analysis.pareto runs/$(RUN)
+
+test: lint types  ## linter, types, all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(READY)  ## the tests that take less than a minute in all
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+lint: $(READY)   ## linter and formatter, nothing changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## formatter and the linter's safe mends
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)  ## static types
+	$(BIN)/mypy
+
+wheel: $(READY)  ## build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean:           ## remove everything that the commands above made, but for runs/
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,232 @@
+"""The Pareto front of a run, drawn for paper: PNG, SVG and PDF."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
+
+from . import style
+from .front import staircase
+from .front_text import KINDS, Row, has_bars, kind, point_label
+
+
+def draw(points: pa.Table, caption: str, colours: style.Colours | None) -> Figure:
+    """Robust accuracy in % against latency in ms, of a `front_table`."""
+    rows: list[Row] = points.to_pylist()
+    shades = colours.points if colours else [style.FRONT if row["on_front"] else style.MUTED for row in rows]
+    with matplotlib.rc_context(style.RC):
+        figure = Figure(figsize=style.SIZE)
+        FigureCanvasAgg(figure)
+        _draw_caption(figure, caption)
+        axes = figure.add_subplot()
+        _scale(axes, rows)
+        _draw_staircase(axes, points)
+        _draw_points(axes, rows, shades, coloured=colours is not None)
+        _draw_legend(figure, rows, coloured=colours is not None)
+        if colours:
+            _draw_key(figure, axes, colours)
+        figure.draw_without_rendering()  # settles the layout, so that labels know their neighbours
+        _label_front(figure, axes, rows)
+    return figure
+
+
+def save(figure: Figure, folder: Path, title: str, caption: str) -> list[Path]:
+    """Write `pareto.png`, `.svg` and `.pdf`; each carries its title and caption as metadata, and no date."""
+    metadata = {
+        "png": {"Title": title, "Description": caption},
+        "svg": {"Title": title, "Description": caption, "Date": None},
+        "pdf": {"Title": title, "Subject": caption, "CreationDate": None},
+    }
+    paths = []
+    with matplotlib.rc_context(style.RC):
+        for kind, fields in metadata.items():
+            paths.append(folder / f"pareto.{kind}")
+            figure.savefig(paths[-1], metadata=fields)
+    return paths
+
+
+def _scale(axes: Axes, rows: Sequence[Row]) -> None:
+    """Axes that hold every point, interval and whisker that is drawn, with a margin."""
+    times = [row["latency_p50"] for row in rows] + [
+        row["latency_p95"] for row in rows if has_bars(row) and row["latency_p95"]
+    ]
+    fastest, slowest = min(times), max(times)
+    if slowest > style.LOG_ABOVE * fastest:
+        axes.set_xscale("log")
+        _tick_log(axes.xaxis)
+        margin = (slowest / fastest) ** 0.08
+        axes.set_xlim(fastest / margin, slowest * margin)
+    else:
+        margin = 0.08 * (slowest - fastest) or 0.1 * slowest
+        axes.set_xlim(max(0, fastest - margin), slowest + margin)
+    ends = [100 * (row[name] if row[name] is not None else row["robust"]) for row in rows for name in _ENDS]
+    margin = 0.08 * (max(ends) - min(ends)) or 5
+    axes.set_ylim(max(-1, min(ends) - margin), min(101, max(ends) + margin))
+    axes.set_xlabel("latency p50 at batch 1 (ms)")
+    axes.set_ylabel("robust accuracy (%)")
+
+
+_ENDS = ("robust_low", "robust", "robust_high")
+
+
+def _tick_log(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _draw_staircase(axes: Axes, points: pa.Table) -> None:
+    """The attained accuracy; drawn on to the edge, since more time never takes it away."""
+    corners = staircase(points)
+    if len(corners):
+        corners[-1, 0] = axes.get_xlim()[1]
+        latency, accuracy = corners[:, 0], 100 * corners[:, 1]
+        axes.fill_between(latency, accuracy, color=style.FRONT, alpha=0.06, linewidth=0, zorder=1)
+        axes.plot(latency, accuracy, color=style.FRONT, linewidth=1.2, zorder=2)
+
+
+def _draw_points(axes: Axes, rows: Sequence[Row], shades: Sequence[str], *, coloured: bool) -> None:
+    for row, shade in zip(rows, shades, strict=True):
+        if has_bars(row):
+            _draw_bars(axes, row)
+        if row["role"] == "search":
+            axes.plot(row["latency_p50"], 100 * row["robust"], **_marker(row, shade, coloured=coloured))
+        elif row["final"]:
+            axes.plot(row["latency_p50"], 100 * row["robust"], **_BASELINE)
+
+
+_BASELINE: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "D",
+    "markersize": 6,
+    "color": style.INK,
+    "markeredgecolor": "white",
+    "zorder": 6,
+}
+
+
+def _marker(row: Row, shade: str, *, coloured: bool) -> dict[str, Any]:
+    """Large on the front, small below it, smaller before a trial's last rung; a cross if masked."""
+    size = 6.5 if row["on_front"] else 4.5 if row["final"] else 3
+    look = {"linestyle": "none", "marker": "o", "markersize": size, "zorder": 5 if row["on_front"] else 3}
+    if row["masked"]:
+        return look | {"marker": "x", "color": shade, "mew": 2 if row["on_front"] else 1.2}
+    rim = style.INK if coloured and row["on_front"] else "white"
+    return look | {"color": shade, "markeredgecolor": rim, "mew": 0.7}
+
+
+def _draw_bars(axes: Axes, row: Row) -> None:
+    """Interval of robust accuracy upright, latency from p50 to p95 to the right with a cap."""
+    latency, robust, slow = row["latency_p50"], 100 * row["robust"], row["latency_p95"]
+    line: dict[str, Any] = {"color": style.BARS, "linewidth": 0.9, "zorder": 4}
+    if row["robust_low"] is not None and row["robust_high"] is not None:
+        axes.vlines(latency, 100 * row["robust_low"], 100 * row["robust_high"], **line)
+    if slow is not None:
+        axes.hlines(robust, latency, slow, **line)
+        axes.plot(slow, robust, marker="|", markersize=5, color=style.BARS, mew=0.9, zorder=4)
+
+
+def _draw_legend(figure: Figure, rows: Sequence[Row], *, coloured: bool) -> None:
+    """Only what is in the picture, above it, where it can hide no point."""
+    shown: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["role"] != "search":
+            shown[kind(row)] = _BASELINE
+            continue
+        shade = style.MUTED if not row["on_front"] else style.INK if coloured else style.FRONT
+        if kind(row) not in shown or row["on_front"]:
+            shown[kind(row)] = _marker(row, shade, coloured=coloured)
+    if coloured and KINDS[0] in shown:
+        shown[KINDS[0]] |= {"color": "white"}
+    order = [name for name in KINDS if name in shown] + [name for name in shown if name not in KINDS]
+    handles = [Line2D([], [], label=name, **shown[name]) for name in order]
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=len(handles), columnspacing=1, handletextpad=0.2
+    )
+
+
+def _draw_key(figure: Figure, axes: Axes, colours: style.Colours) -> None:
+    if colours.norm:
+        bar = figure.colorbar(ScalarMappable(colours.norm, style.SEQUENTIAL), ax=axes, pad=0.02, aspect=30)
+        bar.set_label(colours.field)
+        if isinstance(colours.norm, LogNorm):
+            _tick_log(bar.ax.yaxis)
+        bar.outline.set_visible(False)
+    if colours.names:
+        dots = [
+            Line2D([], [], linestyle="none", marker="o", color=colour, label=name)
+            for name, colour in colours.names.items()
+        ]
+        title = "" if colours.norm else colours.field
+        figure.legend(handles=dots, loc="outside right center", title=title, alignment="left")
+
+
+def _draw_caption(figure: Figure, caption: str) -> None:
+    """Below the plot, in the room that its lines need."""
+    width = 108  # characters of 8 pt in `SIZE`
+    text = figure.text(
+        0.012,
+        0.012,
+        textwrap.fill(caption, width),
+        fontsize=8,
+        color=style.BARS,
+        va="bottom",
+        linespacing=1.3,
+    )
+    text.set_in_layout(False)
+    height = text.get_window_extent().height / figure.bbox.height + 0.03
+    figure.set_layout_engine("constrained", rect=(0, height, 1, 1 - height))
+
+
+def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
+    """Names beside the points of the front; one that would cover something is left out.
+
+    Above and left of a front point lies nothing but its neighbours' names and bars; so that place is first.
+    """
+    places = [(-4, 3, "right"), (-4, 12, "right"), (5, -11, "left"), (5, 4, "left"), (-4, -11, "right")]
+    inside = axes.get_window_extent()
+    names: list[Bbox] = []
+    for row in (row for row in rows if row["on_front"]):
+        taken = [box for other in rows if other is not row for box in _boxes(axes, other)] + names
+        for x, y, side in places:
+            label = axes.annotate(
+                point_label(row), (row["latency_p50"], 100 * row["robust"]), (x, y),
+                textcoords="offset points", ha=side, fontsize=8, zorder=7,
+            )  # fmt: skip
+            box = label.get_window_extent()
+            if not box.count_overlaps(taken) and inside.contains(*box.min) and inside.contains(*box.max):
+                names.append(box)
+                break
+            label.remove()
+
+
+def _boxes(axes: Axes, row: Row) -> list[Bbox]:
+    """What a point covers, in pixels: its marker with some air, its interval and its whisker."""
+    points = axes.figure.dpi / 72
+    radius = (6 if row["on_front"] else 3) * points
+
+    def box(left: float, low: float, right: float, high: float, air: float) -> Bbox:
+        corners = axes.transData.transform([(left, 100 * low), (right, 100 * high)])
+        return Bbox([corners[0] - air, corners[1] + air])
+
+    latency, robust = row["latency_p50"], row["robust"]
+    boxes = [box(latency, robust, latency, robust, radius)]
+    if has_bars(row):
+        boxes.append(box(latency, row["robust_low"] or robust, latency, row["robust_high"] or robust, points))
+        boxes.append(box(latency, robust, row["latency_p95"] or latency, robust, points))
+    return boxes

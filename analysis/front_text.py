@@ -1,0 +1,142 @@
+"""The words around a Pareto front: captions, labels and numbers as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from .front import SLACK, failures, front_hypervolume, front_rows, reference_latency
+from .load import Run
+
+Row = dict[str, Any]
+
+
+def caption(run: Run, points: pa.Table) -> str:
+    """What is shown, and under which terms: data, attack, trials, front, hypervolume, machine, seed."""
+    radius = _values(points, "epsilon", length) or length(run.info.get("epsilon"))
+    data = [
+        _values(points, "dataset") or run.info.get("dataset"),
+        _values(points, "split"),
+        radius and f"l∞ radius {radius}",
+        (images := _values(points, "n")) and f"n = {images} images",
+        (protocol := _values(points, "protocol") or run.info.get("protocol")) and f"protocol {protocol}",
+    ]
+    timing = [
+        _values(points, "engine"),
+        (threads := _values(points, "threads")) and f"{threads} thread{'' if threads == '1' else 's'}",
+        _values(points, "device") or run.info.get("device"),
+    ]
+    timed = ", ".join(str(part) for part in timing if part)
+    seed = run.info.get("seed")
+    sentences = [
+        ", ".join(str(part) for part in data if part),
+        _counts(run.table, points),
+        f"Hypervolume {front_hypervolume(points):.4g} (accuracy × ms), reference point robust accuracy 0 and "
+        f"{reference_latency(points):.4g} ms, {SLACK:g} × the slowest point",
+        timed and f"Timed with {timed}",
+        "" if seed is None else f"Search seed {seed}",
+        "Bars: 95% interval of robust accuracy; latency from p50 to p95",
+    ]
+    return " ".join(f"{sentence}." for sentence in sentences if sentence)
+
+
+def point_label(row: Row) -> str:
+    """The trial's name, and the epoch where a later one was measured too."""
+    return str(row["trial"]) if row["final"] else f"{row['trial']}, epoch {row['epoch']}"
+
+
+KINDS = ("Pareto front", "dominated", "earlier epoch", "fails a masking check")
+"""What a point of the search can be, in the order of the legend."""
+
+
+def kind(row: Row) -> str:
+    """What a point is: one of `KINDS`, or the baseline's label. A failed masking check goes first."""
+    if row["role"] != "search":
+        return baseline_label(row)
+    if row["masked"]:
+        return KINDS[3]
+    if row["on_front"]:
+        return KINDS[0]
+    return KINDS[1] if row["final"] else KINDS[2]
+
+
+def has_bars(row: Row) -> bool:
+    """Whether a point is drawn with its intervals: on the front and at the baseline; more would hide the points."""
+    return bool(row["on_front"] or (row["role"] != "search" and row["final"]))
+
+
+def baseline_label(row: Row) -> str:
+    """What the baseline is: "plain ReLU WRN-34-1"."""
+    activation = {"relu": "ReLU ", "lwta": "LWTA "}.get(row["activation"], "")
+    depth, width = row["model.depth"], row["model.widen_factor"]
+    return f"plain {activation}WRN-{depth}-{width}" if depth and width else "baseline"
+
+
+def percent(share: float | None) -> str:
+    """A share in % with one decimal; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def milliseconds(time: float | None) -> str:
+    """A time in ms with three digits; a dash where there is none."""
+    return "–" if time is None else f"{time:#.3g}".rstrip(".")
+
+
+def interval(row: Row) -> str:
+    """Robust accuracy in %, with its 95% interval where it has one."""
+    low, high = row["robust_low"], row["robust_high"]
+    bounds = "" if low is None or high is None else f" [{percent(low)}, {percent(high)}]"
+    return percent(row["robust"]) + bounds
+
+
+def masking(row: Row) -> str:
+    """Verdict of the masking checks."""
+    return {True: "fails", False: "passes", None: "not run"}[row["masked"]]
+
+
+def length(radius: float | None) -> str:
+    """A radius in pixel units as papers write it: 0.1, but 8/255."""
+    if radius is None:
+        return ""
+    parts = radius * 255
+    short = float(f"{radius:.2g}") == radius
+    return (
+        f"{parts:.0f}/255"
+        if not short and parts > 0.5 and abs(parts - round(parts)) < 0.01
+        else f"{radius:.3g}"
+    )
+
+
+def _values(points: pa.Table, column: str, text: Callable[[Any], str] = str) -> str:
+    """A column's values as text: one, the range of numbers, or all names; empty where all are null."""
+    found = sorted(set(points[column].to_pylist()) - {None})
+    if len(found) > 2 and not isinstance(found[0], str):
+        return f"{text(found[0])} to {text(found[-1])}"
+    return " and ".join(text(value) for value in found)
+
+
+def _counts(table: pa.Table, points: pa.Table) -> str:
+    """How many trials, failures, points, points on the front, and how far those were checked for masking."""
+    searched = table.filter(pa.compute.equal(table["role"], "search"))
+    failed = ", ".join(f"{count} {state}" for state, count in sorted(failures(searched).items()))
+    front = front_rows(points)
+    masked, unchecked = (sum(row["masked"] is verdict for row in front) for verdict in (True, None))
+    doubts = [f"{masked} failing a masking check"] if masked else []
+    doubts += [f"{unchecked} not checked for masking"] if unchecked else []
+    parts = [
+        _plural(len(searched["trial"].unique()), "trial") + _bracketed(failed),
+        _plural(points["role"].to_pylist().count("search"), "measured point"),
+        f"{len(front)} on the front" + _bracketed(", ".join(doubts)),
+    ]
+    return ", ".join(parts)
+
+
+def _bracketed(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,109 @@
+"""The Pareto front of a run: robust accuracy against latency, as a table, figures for paper, and a page.
+
+    python -m analysis.pareto RUN [--color FIELD] [--out DIR]
+
+Writes `pareto.png`, `.svg`, `.pdf` and `.html` to RUN/figures, prints the front, and names the files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from robustsearch.errors import UserError
+
+from . import style
+from .front import front_rows, front_table
+from .front_figure import draw, save
+from .front_page import page
+from .front_text import caption, interval, masking, milliseconds, percent
+from .load import Run, load
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.pareto", description="Draw the Pareto front of a run."
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
+    parser.add_argument(
+        "--color", metavar="FIELD", help="setting of the recipe that colours the points: lwta.gate, ..."
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder for the figures (default: RUN/figures)"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        run = load(arguments.run)
+        points = front_table(run.table)
+        colours = style.colours(points, arguments.color) if arguments.color is not None else None
+        paths = write(run, points, colours, arguments.out or run.folder / "figures")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    show(run, points, Console())
+    for path in paths:
+        print(path)
+    return 0
+
+
+def write(run: Run, points: pa.Table, colours: style.Colours | None, folder: Path) -> list[Path]:
+    """Draw every figure of a `front_table` into a folder.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    terms = caption(run, points)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = save(draw(points, terms, colours), folder, f"Pareto front of {run.name}", terms)
+        html = folder / "pareto.html"
+        html.write_text(page(run, points, terms, colours), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"`--out` must be a folder that can be written, but got {folder}: {error.strerror}"
+        ) from error
+    return [*paths, html]
+
+
+def show(run: Run, points: pa.Table, console: Console) -> None:
+    """Print the front as a table, fastest first, and its terms."""
+    table = Table(title=f"Pareto front of {run.name}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for heading in (
+        "trial",
+        "epoch",
+        "p50 ms",
+        "p95 ms",
+        "robust % [95%]",
+        "natural",
+        "PGD",
+        "FGSM",
+        "CW",
+        "masking",
+    ):
+        table.add_column(
+            heading, justify="left" if heading == "trial" else "right", no_wrap=heading != "trial"
+        )
+    for row in front_rows(points):
+        table.add_row(
+            row["trial"],
+            str(row["epoch"]),
+            milliseconds(row["latency_p50"]),
+            milliseconds(row["latency_p95"]),
+            interval(row),
+            *(percent(row[name]) for name in ("natural", "pgd", "fgsm", "cw")),
+            masking(row),
+        )
+    console.print(table if table.rows else "No point of the search was measured; only the baseline is drawn.")
+    console.print(caption(run, points), markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""The networks: one WideResNet, the layers that defend it, and the form in which it is deployed.
+
+    stochastic   the one source of randomness, the base of every layer that draws, surrogate and mean network
+    lwta         stochastic local winner-takes-all activation
+    ibp          Indian buffet process prior over LWTA blocks
+    pni          convolution and linear layer with parametric noise injection
+    smoothing    Gaussian noise on the input
+    wrn          WideResNet, with activation and convolution passed in
+    build        recipe -> network
+    deploy       network -> what is timed and shipped: pruned, folded, all draws averaged
+
+A new stochastic layer derives from `Stochastic`, draws from its `Noise` only, says in `scope` what one draw
+covers and in `random` whether evaluation draws at all, and follows `mode`.
+"""

@@ -1,0 +1,138 @@
+"""WideResNet-(6n+4)-w (Zagoruyko & Komodakis 2016, 1605.07146), with activation and layers passed in.
+
+Pre-activation blocks: BN -> activation -> conv3x3, twice, plus the identity; where the shape changes, plus a
+1x1 convolution of the ACTIVATED input, as in the authors' code. Stem of 16 channels, three stages of n blocks
+with 16w, 32w and 64w channels and strides 1, 2, 2; final BN -> activation -> global average pooling ->
+linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from ..recipe import STEM_CHANNELS
+
+
+class Convolution(Protocol):
+    """Makes a convolution without bias, padding `kernel // 2`, for inputs `[N, channels_in, *size]`."""
+
+    def __call__(
+        self, channels_in: int, channels_out: int, kernel: int, *, stride: int, size: tuple[int, int]
+    ) -> nn.Conv2d: ...
+
+
+def relu(channels: int) -> nn.Module:
+    """ReLU, for any number of channels."""
+    return nn.ReLU()
+
+
+def convolution(
+    channels_in: int, channels_out: int, kernel: int, *, stride: int, size: tuple[int, int]
+) -> nn.Conv2d:
+    """A plain convolution; `size` makes no difference to it."""
+    return nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class GlobalAverage(nn.Module):
+    """Mean over the pixels, of a map of any size (8x8 inputs end up 2x2): `[N, C, H, W]` -> `[N, C]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean over the pixels."""
+        return x.mean(dim=(2, 3))
+
+
+class Block(nn.Module):
+    """A pre-activation residual block; `shortcut` is None for the identity."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        stride: int,
+        size: tuple[int, int],
+        activation: Callable[[int], nn.Module],
+        convolution: Convolution,
+    ) -> None:
+        """A block from `[N, channels_in, *size]` to `[N, channels_out, ceil(size / stride)]`."""
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.activation1 = activation(channels_in)
+        self.conv1 = convolution(channels_in, channels_out, 3, stride=stride, size=size)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.activation2 = activation(channels_out)
+        self.conv2 = convolution(channels_out, channels_out, 3, stride=1, size=strided(size, stride))
+        self.shortcut: nn.Conv2d | None = None
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = convolution(channels_in, channels_out, 1, stride=stride, size=size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, channels_in, H, W]` -> `[N, channels_out, H', W']`."""
+        activated: Tensor = self.activation1(self.bn1(x))
+        branch: Tensor = self.conv2(self.activation2(self.bn2(self.conv1(activated))))
+        return branch + (x if self.shortcut is None else self.shortcut(activated))
+
+
+class WideResNet(nn.Module):
+    """WideResNet on normalised images `[N, channels_in, *size]`, to logits `[N, classes]`."""
+
+    def __init__(
+        self,
+        depth: int,
+        widen_factor: int,
+        classes: int,
+        channels_in: int,
+        *,
+        size: tuple[int, int] = (32, 32),
+        activation: Callable[[int], nn.Module] = relu,
+        convolution: Convolution = convolution,
+        linear: Callable[[int, int], nn.Linear] = nn.Linear,
+    ) -> None:
+        """A network with He's initialisation, drawn from torch's global generator.
+
+        Args:
+            depth: Layers, 6n + 4.
+            widen_factor: w, at least 1.
+            classes: Number of logits.
+            channels_in: Channels of an image.
+            size: Height and width of an image; only layers with one parameter per pixel depend on it.
+            activation: Makes the activation for a number of channels.
+            convolution: Makes a convolution.
+            linear: Makes the classifier.
+        """
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"`depth` must be 6n + 4, at least 10, but got {depth}")
+        channels = STEM_CHANNELS
+        self.stem = convolution(channels_in, channels, 3, stride=1, size=size)
+        self.blocks = nn.Sequential()
+        for stage, first_stride in enumerate((1, 2, 2)):
+            width = STEM_CHANNELS * widen_factor * 2**stage
+            for index in range((depth - 4) // 6):
+                stride = first_stride if index == 0 else 1
+                self.blocks.append(Block(channels, width, stride, size, activation, convolution))
+                channels, size = width, strided(size, stride)
+        self.bn = nn.BatchNorm2d(channels)
+        self.activation = activation(channels)
+        self.pool = GlobalAverage()
+        self.linear = linear(channels, classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(
+                    layer.weight, mode="fan_out", nonlinearity="relu"
+                )  # He et al. 2015, 1502.01852
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `[N, classes]`."""
+        features = self.activation(self.bn(self.blocks(self.stem(x))))
+        logits: Tensor = self.linear(self.pool(features))
+        return logits
+
+
+def strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Height and width after a convolution that only its stride makes smaller."""
+    height, width = size
+    return (height - 1) // stride + 1, (width - 1) // stride + 1

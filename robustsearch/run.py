@@ -1,0 +1,136 @@
+"""`python -m robustsearch.run`: search a space of defence recipes for robust accuracy against latency."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import RunError, UserError
+from .runfolder import RunFolder
+
+DESCRIPTION = """\
+Search a space of defence recipes: each trial trains a WideResNet with a sampled
+recipe, is attacked, and is timed; the front trades robust accuracy for latency."""
+
+EXAMPLES = """\
+examples:
+  python -m robustsearch.run --space lwta
+  python -m robustsearch.run --space joint --dataset cifar10 --data-dir data --trials 200
+  python -m robustsearch.run --resume --name lwta-digits     go on where it was killed"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\ntry: {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = _Parser(
+        "python -m robustsearch.run",
+        usage="python -m robustsearch.run --space NAME [options]",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    add = root.add_argument
+    add("--space", metavar="NAME", help="lwta, pni, mix, joint, or a .py file")
+    add("--dataset", metavar="NAME", help="digits (default), fashion-mnist, cifar10, cifar100, svhn, FILE.npz")
+    add("--data-dir", metavar="DIR", help="where the dataset's files are (default: data)")
+    add("--fraction", type=float, metavar="F", help="share of the dataset's images to use (1)")
+    add("--trials", type=int, metavar="N", help="recipes to try, beside the plain baseline (12)")
+    add("--epochs", type=int, metavar="E", help="epochs of a trial that is never stopped (12)")
+    add("--seed", type=int, metavar="S", help="seed of the search and of its trials (0)")
+    add("--sampler", metavar="NAME", help="auto (default), tpe, gp, nsga2, random")
+    add("--scheduler", metavar="NAME", help="mo-asha (default) stops trials early; none does not")
+    add("--protocol", metavar="NAME", help="evaluation: standard (default), or report")
+    add("--cpus-per-trial", type=int, metavar="C", help="CPU cores and threads of a trial (1)")
+    add("--gpus-per-trial", type=float, metavar="G", help="GPUs, or a part of one (0.25 where there are any)")
+    add("--concurrency", type=int, metavar="K", help="trials at a time (as many as fit)")
+    add("--storage", metavar="DIR", help="where run folders go (runs)")
+    add("--name", metavar="NAME", help="name of the run folder (SPACE-DATASET-TIME)")
+    add("--resume", action="store_true", help="go on with the run of this --name, as it was set")
+    add("--address", metavar="ADDR", help="a running Ray cluster: auto, or HOST:PORT")
+    return root
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 1 a trial crashed, 2 bad input, 130 interrupted."""
+    given = vars(parser().parse_args(arguments))
+    place = {
+        name: given.pop(name, default) for name, default in (("storage", "runs"), ("name", None), ("address", None))
+    }
+    resume = given.pop("resume", False)
+    try:
+        from .search.tuner import Settings, search
+
+        if resume:
+            folder = _resumed(place, given)
+            known = {field.name for field in fields(Settings)}
+            settings = Settings(**{k: v for k, v in folder.info()["settings"].items() if k in known})
+        else:
+            if "space" not in given:
+                raise UserError("a search needs a space: add --space lwta, pni, mix, joint or a .py file")
+            settings = Settings(**given)
+            folder = _new(place, settings)
+        crashed = search(settings, folder, address=place["address"], resume=resume)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; to go on: {_resume_command(folder)}", file=sys.stderr)
+        return 130
+    if crashed:
+        print(f"{crashed} trials crashed; their reasons are in the results (state 'crashed')", file=sys.stderr)
+    return 1 if crashed else 0
+
+
+def _new(place: dict[str, Any], settings: Any) -> RunFolder:
+    name = place["name"]
+    if name is None:
+        stems = (Path(settings.space).stem, Path(settings.dataset).stem)
+        name = "-".join((*stems, datetime.now().strftime("%Y%m%d-%H%M%S")))
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return RunFolder(_storage(place) / _checked(name))
+
+
+def _resumed(place: dict[str, Any], given: dict[str, Any]) -> RunFolder:
+    if place["name"] is None:
+        raise UserError("`--resume` needs the `--name` of a run")
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"a run is resumed as it was set, so `--resume` takes no other settings, but got {options}")
+    folder = RunFolder(_storage(place) / _checked(place["name"]))
+    if not isinstance(folder.info().get("settings"), dict):
+        raise RunError(f"run.json must hold the settings of the run, but {folder.info_file} does not")
+    return folder
+
+
+def _storage(place: dict[str, Any]) -> Path:
+    if "://" in place["storage"]:
+        raise UserError(f"`--storage` must be a folder that every node can write, but got {place['storage']!r}")
+    return Path(place["storage"]).expanduser()
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(
+            f"a run's name must be letters, digits, '.', '_' and '-', the first a letter or digit, but got {name!r}"
+        )
+    return name
+
+
+def _resume_command(folder: RunFolder) -> str:
+    storage = "" if folder.root.parent == Path("runs") else f" --storage {folder.root.parent}"
+    return f"python -m robustsearch.run --resume --name {folder.name}{storage}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Find a search space: one of `search_spaces/` by name, or a file of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+from pydantic import ValidationError
+
+from robustsearch import search_spaces  # type: ignore[attr-defined]  # the folder `search_spaces`, as installed
+
+from ..errors import SpaceError
+from ..recipe import Recipe, explain
+from ..seeds import derive
+
+PROBES = 16
+"""Recipes sampled from a space before a search, to find its mistakes and its kind."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Settings of a space, what they were drawn from, and their recipe."""
+
+    settings: dict[str, Any]
+    distributions: dict[str, optuna.distributions.BaseDistribution]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space."""
+
+    name: str
+    summary: str
+    """First line of the module's documentation."""
+    suggest: Callable[..., Recipe]
+    """`suggest(trial, epsilon) -> Recipe`."""
+    starts: tuple[dict[str, Any], ...]
+    """Settings tried first."""
+
+    def sample(self, epsilon: float, seed: int, count: int = PROBES) -> list[Sample]:
+        """The starts, then random settings, `count` in all or more.
+
+        Raises:
+            SpaceError: the space raises, or yields what is no recipe.
+        """
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=derive(seed, "sample") % 2**32))
+        for start in self.starts:
+            study.enqueue_trial(dict(start))
+        found = []
+        for _ in range(max(count, len(self.starts) + 1)):
+            trial = study.ask()
+            try:
+                recipe = self.suggest(trial, epsilon)
+            except Exception as error:
+                what = explain(error) if isinstance(error, ValidationError) else str(error)
+                raise SpaceError(
+                    f"`suggest` of space {self.name!r} must yield a recipe, but for {trial.params} it raised "
+                    f"{type(error).__name__}: {what}"
+                ) from error
+            if not isinstance(recipe, Recipe):
+                raise SpaceError(f"`suggest` of space {self.name!r} must yield a Recipe, but yielded {recipe!r}")
+            found.append(Sample(trial.params, trial.distributions, recipe))
+        return found
+
+
+def is_numeric(samples: Sequence[Sample]) -> bool:
+    """Whether every setting is a number and none depends on another, as far as the samples show."""
+    categorical = optuna.distributions.CategoricalDistribution
+    return all(
+        sample.distributions.keys() == samples[0].distributions.keys()
+        and not any(isinstance(kind, categorical) for kind in sample.distributions.values())
+        for sample in samples
+    )
+
+
+def names() -> list[str]:
+    """The spaces that come with robustsearch."""
+    return sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__) if module.name[0] != "_")
+
+
+def find(name: str) -> Space:
+    """The space of this name, or of this `.py` file.
+
+    Raises:
+        SpaceError: there is none, or it has no `suggest`.
+    """
+    if name.endswith(".py"):
+        module = _from_file(Path(name))
+    elif name in names():
+        module = importlib.import_module(f"{search_spaces.__name__}.{name}")
+    else:
+        raise SpaceError(f"the space must be one of {', '.join(names())} or a .py file, but got {name!r}")
+    if not callable(getattr(module, "suggest", None)):
+        raise SpaceError(f"a space must define `suggest(trial, epsilon) -> Recipe`, but {name} does not")
+    summary = (module.__doc__ or name).strip().splitlines()[0]
+    return Space(Path(name).stem, summary, module.suggest, tuple(getattr(module, "STARTS", ())))
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SpaceError(f"the space must be a file that is there, but {path} is not")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SpaceError(
+            f"the space must be Python that runs, but {path} raised {type(error).__name__}: {error}"
+        ) from error
+    return module

@@ -1,0 +1,283 @@
+"""One search, from its settings to its results: Ray Tune places and repeats trials, everything else is ours."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import data, results
+from ..errors import RunError, UserError
+from ..evaluation.protocols import protocol
+from ..recipe import Mix, Recipe, Training
+from ..runfolder import RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .spaces import Sample, Space
+
+WORKER_ENVIRONMENT = {
+    # One thread a core (two one-thread trials are twice as fast as one two-thread trial), and no page faults for each
+    # activation: the allocator keeps what it has.
+    "MALLOC_TRIM_THRESHOLD_": "2000000000",
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+}
+SAMPLERS = ("auto", "tpe", "gp", "nsga2", "random")
+SCHEDULERS = ("mo-asha", "none")
+
+DRIVER_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own results and TensorBoard
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # our own event log
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # killing a trial, it ends the whole search
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+MAX_FAILURES = 3
+"""How often a trial whose worker died is started again, from its last epoch."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked to do; part of `run.json`, so that `--resume` needs only its name."""
+
+    space: str
+    dataset: str = "digits"
+    data_dir: str | None = None
+    fraction: float = 1.0
+    trials: int = 12
+    epochs: int = 12
+    seed: int = 0
+    sampler: str = "auto"
+    scheduler: str = "mo-asha"
+    eta: int = 2
+    protocol: str = "standard"
+    cpus_per_trial: int = 1
+    gpus_per_trial: float | None = None
+    """None: a quarter of a GPU where the cluster has any, else none."""
+    concurrency: int | None = None
+    """None: as many as the cluster holds."""
+
+    def check(self) -> None:
+        """Find what can be found before anything is loaded.
+
+        Raises:
+            UserError: a value breaks its rule.
+        """
+        for name in ("trials", "epochs", "cpus_per_trial"):
+            if getattr(self, name) < 1:
+                raise UserError(f"`{name}` must be at least 1, but got {getattr(self, name)}")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise UserError(f"`concurrency` must be at least 1, but got {self.concurrency}")
+        if self.eta < 2:
+            raise UserError(f"`eta` must be at least 2, but got {self.eta}")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"`seed` must be in [0, 2**31), but got {self.seed}")
+        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
+            raise UserError(f"`gpus_per_trial` must be at least 0, but got {self.gpus_per_trial}")
+        if self.sampler not in SAMPLERS:
+            raise UserError(f"the sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
+        if self.scheduler not in SCHEDULERS:
+            raise UserError(f"the scheduler must be one of {', '.join(SCHEDULERS)}, but got {self.scheduler!r}")
+        protocol(self.protocol)
+
+
+def plain(epochs: int) -> Recipe:
+    """The baseline: a plain ReLU WRN-34-1, trained on clean images as long as the others."""
+    return Recipe(mix=Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0), training=Training(epochs=epochs))
+
+
+def search(settings: Settings, folder: RunFolder, *, address: str | None = None, resume: bool = False) -> int:
+    """Run or resume a search; returns the number of crashed trials.
+
+    Raises:
+        UserError: the settings cannot be run; nothing has started, and a new folder is not made.
+        KeyboardInterrupt: interrupted; the folder can be resumed.
+    """
+    settings.check()
+    for name, value in DRIVER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import optuna
+    import ray
+
+    from . import spaces
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = spaces.find(settings.space)
+    dataset = data.load(
+        settings.dataset,
+        data_dir=Path(settings.data_dir) if settings.data_dir else None,
+        fraction=settings.fraction,
+    )
+    samples = space.sample(dataset.epsilon, settings.seed)
+    for sample in samples:
+        if len(dataset.train) < sample.recipe.training.batch_size:
+            raise UserError(
+                f"training needs at least one batch of {sample.recipe.training.batch_size} images, but "
+                f"{dataset.name} has {len(dataset.train)}"
+            )
+    if not resume and folder.info_file.exists():
+        raise RunError(
+            f"a new run needs a folder of its own, but {folder.root} holds a run: add --resume or another --name"
+        )
+
+    environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(settings.cpus_per_trial)}
+    os.environ.update(environment)  # a local cluster's workers inherit it
+    _connect(address, environment)
+    try:
+        gpus, concurrency = _resources(settings, ray.cluster_resources())
+        if not resume:
+            folder.write_info(_info(settings, folder, dataset))
+        lock = folder.lock()
+        try:
+            return _run(settings, folder, space, samples, dataset, gpus, concurrency)
+        finally:
+            os.close(lock)
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None, environment: dict[str, str]) -> None:
+    import ray
+
+    if address is None:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {error}") from error
+
+
+def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset) -> dict[str, Any]:
+    """What `run.json` says."""
+    from ..latency import device_name
+    from .ledger import versions
+
+    return {
+        "name": folder.name,
+        "command": shlex.join(["python", "-m", "robustsearch.run", *sys.argv[1:]]),
+        "settings": asdict(settings),
+        **{name: getattr(settings, name) for name in ("space", "protocol", "epochs", "trials", "seed")},
+        "dataset": dataset.name,
+        "epsilon": dataset.epsilon,
+        "epsilon_l2": dataset.epsilon_l2,
+        "driver": device_name("cpu"),
+        "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _run(
+    settings: Settings,
+    folder: RunFolder,
+    space: Space,
+    samples: list[Sample],
+    dataset: data.Dataset,
+    gpus: float,
+    concurrency: int,
+) -> int:
+    from ray import tune
+    from rich.console import Console
+
+    from ..trial import Plan
+    from . import console as view
+    from .halving import rungs
+    from .ledger import Ledger
+    from .scheduler import RungScheduler
+    from .searcher import OptunaSearcher, choose_sampler
+    from .worker import Worker
+
+    sampler = choose_sampler(samples) if settings.sampler == "auto" else settings.sampler
+    plan = Plan(
+        rungs=rungs(settings.epochs, settings.eta),
+        protocol=protocol(settings.protocol),
+        epsilon=dataset.epsilon,
+        epsilon_l2=dataset.epsilon_l2,
+    )
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    _say(
+        out,
+        f"{space.name}: {space.summary}",
+        f"{dataset.name}: {len(dataset.train)} training and {len(dataset.validation)} validation images, "
+        f"epsilon {dataset.epsilon:.4g}.",
+        f"{settings.trials} trials and the baseline of {settings.epochs} epochs, measured after "
+        f"{', '.join(map(str, plan.rungs))}; {sampler}, {settings.scheduler}; {concurrency} at a time.",
+        f"Run folder: {folder.root}",
+    )
+    ledger = Ledger(folder)
+    ledger.log.append("start")
+    progress = view.Progress(out, ledger, settings.trials + 1, settings.epochs)
+    searcher = OptunaSearcher(
+        space,
+        ledger,
+        folder,
+        baseline=plain(settings.epochs),
+        overrides={"training.epochs": settings.epochs},
+        epsilon=dataset.epsilon,
+        sampler=sampler,
+        trials=settings.trials,
+        seed=settings.seed,
+    )
+    scheduler = RungScheduler(
+        ledger, eta=settings.eta if settings.scheduler == "mo-asha" else None, changed=progress.changed
+    )
+    trials = str(folder.trials.resolve())
+    worker = tune.with_parameters(Worker, trials=trials, dataset=dataset, plan=plan, threads=settings.cpus_per_trial)
+    tune.Tuner(
+        tune.with_resources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            reuse_actors=True,
+            max_concurrent_trials=concurrency,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str((folder.root / ".tune").resolve()),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    ).fit()
+    if ledger.unfinished() or len(ledger.searched()) < settings.trials:
+        raise KeyboardInterrupt
+    ledger.log.append("end")
+    ledger.close()
+    out.print()
+    out.print(view.front_table(results.read(folder.results)))
+    _say(out, *view.next_steps(folder.root))
+    return sum(entry.state == "crashed" for entry in ledger.entries.values())
+
+
+def _say(out: Console, *lines: str) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _resources(settings: Settings, cluster: dict[str, float]) -> tuple[float, int]:
+    """GPUs per trial, and trials at a time.
+
+    Raises:
+        UserError: not even one trial fits.
+    """
+    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
+    per_trial = settings.gpus_per_trial
+    if per_trial is None:
+        per_trial = 0.25 if gpus else 0.0
+    if settings.cpus_per_trial > cpus:
+        raise UserError(
+            f"`cpus_per_trial` must be at most the CPUs there are ({cpus:g}), but got {settings.cpus_per_trial}"
+        )
+    if per_trial > gpus:
+        raise UserError(f"`gpus_per_trial` must be at most the GPUs there are ({gpus:g}), but got {per_trial:g}")
+    fit = int(cpus // settings.cpus_per_trial)
+    if per_trial:
+        fit = min(fit, int(gpus / per_trial))
+    return per_trial, min(fit, settings.concurrency or fit)

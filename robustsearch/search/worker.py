@@ -1,0 +1,93 @@
+"""The Tune trainable: one actor that runs trial after trial, each from its last checkpoint in the run folder."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from ..data import Dataset
+from ..errors import DivergedError
+from ..recipe import Recipe
+from ..trial import Plan, Trial
+from .board import Board
+
+
+class Worker(tune.Trainable):  # type: ignore[misc]
+    """A step is an epoch; a result carries every rung measured so far, so that none is lost on the way.
+
+    An exception of the trial is a result with `failed` and its reason, not a dead actor: a retry would end the same.
+    """
+
+    def setup(self, config: dict[str, Any], *, trials: str, dataset: Dataset, plan: Plan, threads: int) -> None:
+        """Build the trial that `config` names, from its checkpoint where there is one."""
+        torch.set_num_threads(threads)
+        self._shared = (Path(trials), dataset, plan)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial into this process."""
+        self.cleanup()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        trials, dataset, plan = self._shared
+        self._trial: Trial | None = None
+        self._board: Board | None = None
+        self._broken: str | None = None
+        try:
+            recipe = Recipe.from_json(config["recipe"])
+            self._checkpoint = trials / config["trial"] / "checkpoint.pt"
+            self._trial = Trial(recipe, config["seed"], dataset, plan)
+            self._trial.load(self._checkpoint)
+            self._board = Board(self._checkpoint.parent, recipe, self._trial.epoch)
+        except Exception as error:
+            self._broken = _reason(error)
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch, measure at a rung, save."""
+        trial = self._trial
+        failed = reason = None
+        if trial is None or self._broken:
+            failed, reason = "crashed", self._broken
+        elif not trial.done:
+            measured = len(trial.rows)
+            try:
+                trial.advance()
+                assert self._board is not None
+                self._board.losses(trial.epoch, trial.losses)
+                for row in trial.rows[measured:]:
+                    self._board.row(row)
+                trial.save(self._checkpoint)
+            except DivergedError as error:
+                failed, reason = "diverged", str(error)
+            except Exception as error:
+                failed, reason = "crashed", _reason(error)
+        return {
+            "rows": trial.rows if trial else [],
+            "epoch": trial.epoch if trial else 0,
+            "failed": failed,
+            "reason": reason,
+        }
+
+    def cleanup(self) -> None:
+        """Close what the trial holds."""
+        if self._board:
+            self._board.close()
+        if self._trial:
+            self._trial.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: checkpoints lie in the run folder, written by the trial itself."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: `setup` has loaded the trial's own."""
+
+
+def _reason(error: BaseException) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"

@@ -1,0 +1,1 @@
+"""Training one network by its recipe: the loss with its named terms, and the loop over epochs."""

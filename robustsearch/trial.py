@@ -1,0 +1,217 @@
+"""One trial: a recipe and a seed in, a row of the results at each rung out. It knows nothing of Ray or Optuna."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .data import Dataset, to_tensor
+from .errors import TrialError
+from .evaluation.protocols import Protocol
+from .evaluation.robust import evaluate
+from .latency import device_name, measure
+from .models.build import build_network
+from .models.deploy import deploy
+from .quiet import Quiet
+from .recipe import Recipe
+from .seeds import derive
+from .training.loop import Trainer
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every trial of a run shares: when and how it is measured."""
+
+    rungs: tuple[int, ...]
+    """Epochs after which a trial is evaluated, ascending; the last epoch of a recipe is always one."""
+    protocol: Protocol
+    epsilon: float
+    """l_inf radius of the evaluation, pixel units of [0, 1]."""
+    epsilon_l2: float
+    """l_2 budget of the evaluation, pixel units of [0, 1]."""
+
+
+class Trial:
+    """A network in training, which can be measured, saved after any epoch and resumed bit for bit on the CPU."""
+
+    def __init__(
+        self, recipe: Recipe, seed: int, dataset: Dataset, plan: Plan, device: torch.device | None = None
+    ) -> None:
+        self.recipe, self.seed, self.dataset, self.plan = recipe, seed, dataset, plan
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = build_network(
+            recipe,
+            shape=dataset.shape,
+            classes=dataset.classes,
+            mean=dataset.mean,
+            std=dataset.std,
+            seed=derive(seed, "network"),
+        ).to(self.device)
+        self._trainer = Trainer(self.network, recipe, dataset, seed, self.device)
+        self.rows: list[Row] = []
+        """What was measured, one row a rung; part of the checkpoint, so that no report is lost with its reader."""
+        self.losses: dict[str, float] = {}
+        """Mean terms of the last epoch's objective, by name."""
+        self._seconds = {"train_s": 0.0, "eval_s": 0.0, "latency_s": 0.0}
+        self._quiet = Quiet(str(self.device).replace(":", "-"))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained."""
+        return self._trainer.epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether every epoch of the recipe is trained."""
+        return self.epoch >= self.recipe.training.epochs
+
+    def advance(self) -> None:
+        """Train one epoch and, at a rung, measure: `losses` is then the epoch's, and `rows` has one row more.
+
+        Raises:
+            DivergedError: the objective is no longer finite.
+        """
+        with self._clock("train_s"):
+            self.losses = self._trainer.run_epoch(self._quiet.working)
+        if self.done or self.epoch in self.plan.rungs:
+            self.rows.append(self.measure() | {"train_loss": self.losses["loss"]})
+
+    def measure(self) -> Row:
+        """Accuracies on the validation split, and the latency of the deployed prediction, as columns of a row.
+
+        Leaves the training state as it was: draws come from generators of their own.
+        """
+        plan, validation = self.plan, self.dataset.validation
+        chosen = _sample(len(validation), plan.protocol.images)
+        images = to_tensor(validation.images[chosen], self.device)
+        labels = torch.from_numpy(validation.labels[chosen]).to(self.device)
+        noise, before = self.network.noise, self.network.noise.state()
+        noise.seed(derive(self.seed, "scoring", self.epoch))
+        with self._clock("eval_s"):
+            row: Row = evaluate(
+                self.network,
+                images,
+                labels,
+                protocol=plan.protocol,
+                epsilon=plan.epsilon,
+                epsilon_l2=plan.epsilon_l2,
+                draws=self.recipe.draws,
+                seed=self.seed,
+                turn=self._quiet.working,
+            )
+        with self._clock("latency_s"):
+            deployed = deploy(self.network, self.recipe.draws)
+            with self._quiet.alone():
+                row |= measure(deployed, self.dataset.shape, self.device).row()
+        noise.load_state(before)
+        return (
+            row
+            | self._seconds
+            | {
+                "epoch": self.epoch,
+                "blocks_kept": self.network.blocks_kept(),
+                "seed": self.seed,
+                "dataset": self.dataset.name,
+                "split": "validation",
+                "protocol": plan.protocol.name,
+                "device": device_name(self.device),
+            }
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint in one atomic step and keep the one before it as `PATH.previous`."""
+        state = {
+            "recipe": self.recipe.to_json(),
+            "seed": self.seed,
+            "rows": self.rows,
+            "seconds": self._seconds,
+            "trainer": self._trainer.state(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            os.replace(path, _previous(path))
+        os.replace(part, path)
+
+    def load(self, path: Path) -> bool:
+        """Continue from the newest readable checkpoint at `path`; False where there is none.
+
+        Raises:
+            TrialError: the checkpoint is another trial's.
+        """
+        for candidate in (path, _previous(path)):
+            try:
+                state = torch.load(candidate, weights_only=True, map_location="cpu")
+            except (OSError, RuntimeError, EOFError, ValueError, KeyError):
+                continue  # absent or damaged: the one before it is whole
+            if (state["recipe"], state["seed"]) != (self.recipe.to_json(), self.seed):
+                raise TrialError(f"a checkpoint must be of the trial's own recipe and seed, but {candidate} is not")
+            self._trainer.load_state(state["trainer"])
+            self.rows, self._seconds = list(state["rows"]), dict(state["seconds"])
+            return True
+        return False
+
+    @contextmanager
+    def _clock(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[name] += time.perf_counter() - start
+
+    def close(self) -> None:
+        """Give back what the trial holds outside memory."""
+        self._quiet.close()
+
+
+def run_trial(
+    recipe: Recipe,
+    seed: int,
+    report: Callable[[Mapping[str, Any]], object],
+    *,
+    dataset: Dataset,
+    plan: Plan,
+    checkpoint: Path | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Train a recipe to its last epoch, calling `report(row)` at each rung.
+
+    With a `checkpoint` path it saves there after each epoch, resumes from there, and reports the earlier rungs again.
+
+    Raises:
+        DivergedError: the objective is no longer finite.
+    """
+    trial = Trial(recipe, seed, dataset, plan, device)
+    if checkpoint:
+        trial.load(checkpoint)
+    for row in trial.rows:
+        report(row)
+    while not trial.done:
+        reported = len(trial.rows)
+        trial.advance()
+        if checkpoint:
+            trial.save(checkpoint)
+        for row in trial.rows[reported:]:
+            report(row)
+    trial.close()
+
+
+def _sample(size: int, wanted: int) -> list[int]:
+    """The same images for every trial: `wanted` of `size`, drawn once and for all."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    return sorted(order[:wanted].tolist())
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")

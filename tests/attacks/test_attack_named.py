@@ -1,0 +1,437 @@
+"""Noise, FGSM and PGD with their parts: closed forms, a slow reference, foolbox, laws and properties."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kstest
+from torch import Tensor, nn
+
+from robustsearch.attacks.carlini_wagner import cw, cw_search
+from robustsearch.attacks.loop import Best, run
+from robustsearch.attacks.named import fgsm, noise, pgd
+from robustsearch.attacks.objectives import Objective, cross_entropy, margin
+from robustsearch.attacks.projections import clip, onto_ball
+from robustsearch.attacks.starts import at_image, uniform_in_ball
+from robustsearch.attacks.steps import steepest_ascent, unit
+from robustsearch.recipe import Norm
+
+with warnings.catch_warnings():
+    # foolbox 3.3.4 (dormant) imports scipy.ndimage.filters, which scipy deprecates.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import foolbox
+
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def lengths(vectors: Tensor, norm: Norm) -> Tensor:
+    """Norm of each of the vectors `[N, C, H, W]`, in float64."""
+    rows = vectors.double().flatten(1)
+    return rows.abs().amax(1) if norm == "linf" else rows.square().sum(1).sqrt()
+
+
+# The parts
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_starts_are_uniform_in_the_ball(norm: Norm) -> None:
+    """The share of a d-ball within radius r is r^d. Kolmogorov-Smirnov tests, level 0.001 each."""
+    images = torch.full((4000, 1, 1, 3), 0.5, dtype=torch.float64)
+    offsets = uniform_in_ball(norm, epsilon=0.25, generator=seeded())(images) - images
+    assert kstest((lengths(offsets, norm) / 0.25) ** 3, "uniform").pvalue > 1e-3
+    if norm == "linf":
+        for pixel in offsets.flatten(1).T:
+            assert kstest(pixel, "uniform", args=(-0.25, 0.5)).pvalue > 1e-3
+    else:  # Archimedes: each coordinate of a uniform direction in three dimensions is uniform
+        for pixel in unit(offsets).flatten(1).T:
+            assert kstest(pixel, "uniform", args=(-1, 2)).pvalue > 1e-3
+
+
+def test_the_start_at_the_image_is_the_image() -> None:
+    images = torch.rand((2, 1, 3, 3), generator=seeded())
+    assert torch.equal(at_image(images), images)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_step_of_its_length_climbs_further_than_the_steepest(norm: Norm) -> None:
+    """By duality the climb is the step times the gradient's dual norm: l_1 for l_inf, l_2 for l_2."""
+    gradient = torch.randn((6, 2, 3, 3), generator=seeded(), dtype=torch.float64)
+    origin = torch.zeros_like(gradient)
+    move = steepest_ascent(norm, step=0.3)(origin, gradient, origin.new_zeros(6))
+    dual = gradient.flatten(1).norm(p=1 if norm == "linf" else 2, dim=1)
+    torch.testing.assert_close((move * gradient).sum((1, 2, 3)), 0.3 * dual)
+    torch.testing.assert_close(lengths(move, norm), torch.full((6,), 0.3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1.0, 1e30])
+def test_unit_vectors_have_length_one_whatever_the_scale(scale: float) -> None:
+    vectors = torch.randn((5, 1, 4, 4), generator=seeded())
+    torch.testing.assert_close(unit(vectors * scale), unit(vectors), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(lengths(unit(vectors * scale), "l2"), torch.ones(5, dtype=torch.float64))
+
+
+def test_zero_has_no_direction() -> None:
+    assert not unit(torch.zeros(2, 1, 3, 3)).any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_point_of_the_ball_is_nearer_than_the_projection(norm: Norm) -> None:
+    images = torch.full((50, 1, 1, 4), 0.5, dtype=torch.float64)
+    outside = images + 0.4 * torch.randn(images.shape, generator=seeded(1), dtype=torch.float64)
+    projected = onto_ball(norm, epsilon=0.2)(outside, images)
+    assert (lengths(projected - images, norm) <= 0.2 + 1e-12).all()
+    distance = lengths(projected - outside, "l2")
+    for seed in range(200):
+        other = uniform_in_ball(norm, epsilon=0.2, generator=seeded(seed))(images)
+        assert (lengths(other - outside, "l2") >= distance - 1e-12).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_projection_leaves_what_is_inside(norm: Norm) -> None:
+    images = torch.full((20, 1, 2, 2), 0.5, dtype=torch.float64)
+    inside = uniform_in_ball(norm, epsilon=0.2, generator=seeded())(images)
+    assert torch.equal(onto_ball(norm, epsilon=0.2)(inside, images), inside)
+    assert torch.equal(onto_ball(norm, epsilon=0.0)(images, images), images)
+
+
+def test_clip_is_the_nearest_image() -> None:
+    pixels = torch.tensor([-0.5, 0.0, 0.3, 1.0, 1.5]).view(1, 1, 1, 5)
+    assert clip(pixels, pixels).flatten().tolist() == pytest.approx([0, 0, 0.3, 1, 1])
+
+
+# The loop
+
+
+def test_the_observer_sees_every_iterate_with_its_own_value() -> None:
+    """Objective x itself, steps of +0.1 from 0.2: iterates 0.2, 0.3, 0.4, 0.5."""
+    seen: list[tuple[float, float]] = []
+    last = run(
+        lambda x: x.flatten(1),
+        torch.full((1, 1, 1, 1), 0.2, dtype=torch.float64),
+        torch.tensor([0]),
+        start=at_image,
+        step=steepest_ascent("linf", step=0.1),
+        project=clip,
+        objective=lambda logits, labels: logits[:, 0],
+        steps=3,
+        observe=lambda iterate, values: seen.append((float(iterate), float(values))),
+    )
+    assert [x for x, _ in seen] == pytest.approx([0.2, 0.3, 0.4, 0.5])
+    assert [value for _, value in seen] == [x for x, _ in seen]
+    assert float(last) == seen[-1][0]
+
+
+def test_best_keeps_the_highest_score_of_each_image_and_never_nan() -> None:
+    best = Best(torch.zeros(3, 1, 1, 1))
+    for pixel, score in (
+        (0.1, [1.0, 3.0, torch.nan]),
+        (0.2, [2.0, 2.0, -torch.inf]),
+        (0.3, [2.0, 1.0, torch.nan]),
+    ):
+        best.offer(torch.full((3, 1, 1, 1), pixel), torch.tensor(score))
+    assert best.images.flatten().tolist() == pytest.approx([0.2, 0.1, 0.0])
+    assert best.score.tolist() == [2.0, 3.0, -torch.inf]
+
+
+# Attacks of a given epsilon
+
+
+class Linear(nn.Module):
+    """Two logits, 0 and w.x + b: cross-entropy at label 0 grows along w, at label 1 along -w."""
+
+    def __init__(self, pixels: int = 12, *, bias: float = 0.0) -> None:
+        super().__init__()
+        self.w = torch.linspace(-1, 1.2, pixels, dtype=torch.float64)
+        self.bias = bias
+
+    def forward(self, images: Tensor) -> Tensor:
+        logit = images.flatten(1).double() @ self.w + self.bias
+        return torch.stack([torch.zeros_like(logit), logit], 1)
+
+
+@pytest.mark.parametrize("objective", [cross_entropy, margin])
+def test_on_a_linear_model_fgsm_and_pgd_reach_the_farthest_point_of_the_ball(objective: Objective) -> None:
+    model = Linear()
+    images = 0.3 + 0.4 * torch.rand((4, 3, 2, 2), generator=seeded(), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 0, 1])
+    sign = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64).view(4, 1, 1, 1)
+    along = {"linf": model.w.sign(), "l2": model.w / model.w.square().sum().sqrt()}
+    for norm in NORMS:
+        expected = images + 0.2 * sign * along[norm].view(1, 3, 2, 2)
+        common: dict[str, Any] = {"epsilon": 0.2, "norm": norm, "objective": objective}
+        torch.testing.assert_close(fgsm(model, images, labels, **common), expected)
+        at_rest = pgd(model, images, labels, step=0.05, steps=4, random_start=False, **common)
+        torch.testing.assert_close(at_rest, expected)
+    # From anywhere in the cube every pixel reaches its corner in 2 * epsilon / step steps.
+    random = pgd(
+        model, images, labels, epsilon=0.2, step=0.05, steps=8, generator=seeded(), objective=objective
+    )
+    torch.testing.assert_close(random, images + 0.2 * sign * along["linf"].view(1, 3, 2, 2))
+
+
+def test_pixels_at_the_ends_of_the_range_move_inwards_only() -> None:
+    model = Linear(pixels=4)  # w = -1, -0.27, 0.47, 1.2
+    images = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]], dtype=torch.float64)
+    expected = torch.tensor([[[[0.0, 0.7], [0.3, 1.0]]]], dtype=torch.float64)
+    torch.testing.assert_close(fgsm(model, images, torch.tensor([0]), epsilon=0.3), expected)
+
+
+def slow_pgd(
+    image: np.ndarray,
+    label: int,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    norm: Norm,
+    epsilon: float,
+    step: float,
+) -> np.ndarray:
+    """Three PGD steps on logits = second @ tanh(first @ x), pixel by pixel, the gradient by hand."""
+    x = image.copy()
+    for _ in range(3):
+        hidden = np.tanh(first @ x)
+        logits = second @ hidden
+        p = np.exp(logits) / np.exp(logits).sum()
+        p[label] -= 1
+        gradient = np.zeros_like(x)
+        for i in range(len(x)):
+            for j in range(len(hidden)):
+                for k in range(len(p)):
+                    gradient[i] += p[k] * second[k, j] * (1 - hidden[j] ** 2) * first[j, i]
+        if norm == "linf":
+            for i in range(len(x)):
+                x[i] += step if gradient[i] > 0 else -step
+                x[i] = min(max(x[i], image[i] - epsilon), image[i] + epsilon)
+        else:
+            x = x + step * gradient / np.sqrt((gradient**2).sum())
+            offset = x - image
+            length = np.sqrt((offset**2).sum())
+            x = image + offset * min(1.0, epsilon / length)
+        for i in range(len(x)):
+            x[i] = min(max(x[i], 0.0), 1.0)
+    return x
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_three_steps_of_pgd_are_those_of_a_slow_reference(norm: Norm) -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(5, 8)), rng.normal(size=(3, 5))
+    images, labels = rng.uniform(size=(4, 8)).round(1), np.array([0, 1, 2, 0])  # some pixels near 0 and 1
+    layers = torch.from_numpy(first), torch.from_numpy(second)
+
+    def model(x: Tensor) -> Tensor:
+        return torch.tanh(x.flatten(1) @ layers[0].T) @ layers[1].T
+
+    ours = pgd(
+        model,
+        torch.from_numpy(images).view(4, 2, 2, 2),
+        torch.from_numpy(labels),
+        epsilon=0.25,
+        step=0.11,
+        steps=3,
+        norm=norm,
+        random_start=False,
+    )
+    for n in range(4):
+        slow = slow_pgd(images[n], labels[n], first, second, norm=norm, epsilon=0.25, step=0.11)
+        np.testing.assert_allclose(ours[n].flatten(), slow, atol=1e-12)
+
+
+def test_fgsm_and_pgd_are_those_of_foolbox(digits: Any) -> None:
+    peer = foolbox.PyTorchModel(digits.model, bounds=(0, 1), device="cpu")
+    images, labels = digits.images[:100], digits.labels[:100]
+    ours = {
+        "fgsm": fgsm(digits.model, images, labels, epsilon=0.1),
+        "linf": pgd(digits.model, images, labels, epsilon=0.1, step=0.03, steps=7, random_start=False),
+        "l2": pgd(
+            digits.model, images, labels, epsilon=0.7, step=0.2, steps=7, norm="l2", random_start=False
+        ),
+    }
+    pgd_options = {"steps": 7, "random_start": False}
+    theirs = {
+        "fgsm": (foolbox.attacks.LinfFastGradientAttack(random_start=False), 0.1),
+        "linf": (foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=0.03, **pgd_options), 0.1),
+        "l2": (foolbox.attacks.L2ProjectedGradientDescentAttack(abs_stepsize=0.2, **pgd_options), 0.7),
+    }
+    for name, (attack, epsilon) in theirs.items():
+        expected = attack.run(peer, images, labels, epsilon=epsilon)
+        torch.testing.assert_close(
+            ours[name], expected, rtol=0, atol=1e-5, msg=f"{name} differs from foolbox"
+        )
+        accuracy = float((digits.model(ours[name]).argmax(1) == labels).double().mean())
+        assert accuracy < 0.9, f"{name} must do something for its equality to mean something"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_best_is_never_below_any_iterate(norm: Norm, digits: Any) -> None:
+    """Steps longer than the ball overshoot, so that for some image the last iterate is not the best."""
+    images, labels = digits.images[:60], digits.labels[:60]
+
+    def attack(steps: int, **keep: Any) -> Tensor:
+        adversarial = pgd(
+            digits.model,
+            images,
+            labels,
+            epsilon=0.3,
+            step=0.6,
+            steps=steps,
+            norm=norm,
+            generator=seeded(),
+            **keep,
+        )
+        return cross_entropy(digits.model(adversarial), labels)
+
+    best = attack(5, keep="best")
+    iterates = torch.stack([attack(steps) for steps in range(1, 6)])
+    torch.testing.assert_close(torch.maximum(best, iterates.amax(0)), best)
+    assert (best > iterates[-1] + 1e-3).any()
+
+
+def test_a_generator_decides_the_random_start() -> None:
+    model, images, labels = Linear(), torch.full((2, 3, 2, 2), 0.5), torch.tensor([0, 1])
+    results = [
+        pgd(model, images, labels, epsilon=0.3, step=0.1, steps=3, generator=seeded(seed))
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_pgd_needs_a_generator_for_a_random_start() -> None:
+    with pytest.raises(ValueError, match="`generator` must be given"):
+        pgd(Linear(), torch.zeros(1, 3, 2, 2), torch.tensor([0]), epsilon=0.3, step=0.1, steps=3)
+
+
+def test_pgd_refuses_a_ball_that_it_cannot_reach() -> None:
+    """The report's own settings, METHODS 5."""
+    images, labels = torch.full((1, 3, 2, 2), 0.5), torch.tensor([0])
+    report: dict[str, Any] = {"epsilon": 0.3, "step": 0.01, "steps": 3, "random_start": False}
+    with pytest.raises(ValueError, match=r"`steps \* step >= epsilon` must hold.*3 \* 0.01 < 0.3"):
+        pgd(Linear(), images, labels, **report)
+    moved = pgd(Linear(), images, labels, **report, allow_unreachable=True) - images
+    torch.testing.assert_close(moved.abs().amax(), torch.tensor(0.03))
+    pgd(Linear(), images, labels, **report | {"step": 0.1})  # 3 * 0.1 is 0.3, whatever float64 says
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_noise_is_uniform_in_the_ball(norm: Norm) -> None:
+    images = torch.full((3000, 1, 1, 2), 0.5, dtype=torch.float64)
+    offsets = noise(images, epsilon=0.3, norm=norm, generator=seeded()) - images
+    assert kstest((lengths(offsets, norm) / 0.3) ** 2, "uniform").pvalue > 1e-3
+
+
+# Properties of every attack
+
+ATTACKS: dict[str, Callable[..., Tensor]] = {
+    "noise": lambda model, x, y, epsilon, norm: noise(x, epsilon=epsilon, norm=norm, generator=seeded()),
+    "fgsm": lambda model, x, y, epsilon, norm: fgsm(model, x, y, epsilon=epsilon, norm=norm),
+    "pgd": lambda model, x, y, epsilon, norm: pgd(
+        model, x, y, epsilon=epsilon, step=epsilon, steps=2, norm=norm, generator=seeded(), keep="best"
+    ),
+    "margin pgd": lambda model, x, y, epsilon, norm: pgd(
+        model, x, y, epsilon=epsilon, step=epsilon, steps=2, norm=norm, objective=margin, random_start=False
+    ),
+    "cw": lambda model, x, y, epsilon, norm: cw(model, x, y, c=1.0, steps=3),
+    "cw last": lambda model, x, y, epsilon, norm: cw(model, x, y, c=1.0, kappa=0.01, steps=3, keep="last"),
+    "cw_search": lambda model, x, y, epsilon, norm: cw_search(model, x, y, searches=2, steps=2),
+}
+OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logits": lambda z: z,
+    "shifted": lambda z: z + 1000,
+    "times 1000": lambda z: 1000 * z,
+    "log-probabilities": lambda z: z.log_softmax(1),
+    "constant": lambda z: 0 * z,
+    "no gradient": lambda z: z.detach(),
+    "infinite": lambda z: z.log_softmax(1) - torch.inf * (z.detach() > 0),
+    "NaN gradient": lambda z: (z - z.detach()).abs().sqrt() + z,
+}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(sorted(ATTACKS)),
+    output=st.sampled_from(sorted(OUTPUTS)),
+    norm=st.sampled_from(NORMS),
+    epsilon=st.sampled_from([0.0, 1e-3, 8 / 255, 0.3, 1.0, 5.0]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    shape=st.tuples(st.integers(0, 3), st.sampled_from([1, 3]), st.integers(1, 3), st.integers(1, 3)),
+    classes=st.sampled_from([2, 3, 10]),
+    seed=st.integers(0, 1000),
+)
+def test_a_result_is_an_image_in_the_ball(
+    name: str,
+    output: str,
+    norm: Norm,
+    epsilon: float,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+) -> None:
+    generator = seeded(seed)
+    images = (
+        torch.rand(shape, generator=generator, dtype=dtype).mul(1.6).sub(0.3).clamp(0, 1)
+    )  # many at 0 and 1
+    labels = torch.randint(classes, shape[:1], generator=generator)
+    weight = torch.randn((classes, images.shape[1:].numel()), generator=generator, dtype=dtype)
+    before, state = images.clone(), torch.get_rng_state()
+    adversarial = ATTACKS[name](
+        lambda x: OUTPUTS[output](x.flatten(1) @ weight.T), images, labels, epsilon, norm
+    )
+    assert adversarial.shape == images.shape
+    assert adversarial.dtype == dtype
+    assert not adversarial.requires_grad
+    assert adversarial.isfinite().all()
+    assert ((adversarial >= 0) & (adversarial <= 1)).all()
+    if not name.startswith("cw"):
+        assert (lengths(adversarial - images, norm) <= epsilon + 1e-6).all()
+    assert torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_shifted_logits_and_log_probabilities_change_nothing(
+    norm: Norm, make_net: Callable[..., nn.Module]
+) -> None:
+    net = make_net().eval()
+    images = torch.rand((6, 3, 6, 6), generator=seeded(), dtype=torch.float64)
+    labels = torch.arange(6) % 4
+    for objective in (cross_entropy, margin):
+        options: dict[str, Any] = {
+            "epsilon": 0.1,
+            "step": 0.05,
+            "steps": 4,
+            "norm": norm,
+            "objective": objective,
+        }
+        expected = pgd(net, images, labels, random_start=False, **options)
+        for output in ("shifted", "log-probabilities"):
+            model = lambda x, change=OUTPUTS[output]: change(net(x))  # noqa: E731
+            torch.testing.assert_close(pgd(model, images, labels, random_start=False, **options), expected)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_margin_does_not_see_the_scale_of_the_logits(
+    norm: Norm, make_net: Callable[..., nn.Module]
+) -> None:
+    """Large logits saturate cross-entropy, which masks a network, but not the margin."""
+    net = make_net().eval()
+    images = torch.rand((6, 3, 6, 6), generator=seeded(), dtype=torch.float64)
+    labels = net(images).argmax(1)
+    options: dict[str, Any] = {"epsilon": 0.1, "step": 0.05, "steps": 4, "norm": norm, "random_start": False}
+    scaled = lambda x: 1e5 * net(x)  # noqa: E731
+    expected = pgd(net, images, labels, objective=margin, **options)
+    torch.testing.assert_close(pgd(scaled, images, labels, objective=margin, **options), expected)
+    saturated = pgd(scaled, images, labels, **options)
+    assert (saturated == images).flatten(1).all(1).any(), "saturated cross-entropy has no gradient left"

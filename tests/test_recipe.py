@@ -1,0 +1,112 @@
+"""The recipe: validation, round trips, digest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustsearch.errors import RecipeError
+from robustsearch.recipe import IBP, LWTA, MIX_NAMES, PNI, Attack, Mix, Model, Recipe, Smoothing, field_docs
+
+LWTA_GATES = st.sampled_from(["sample", "mean", "argmax"])
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    weights = [draw(st.floats(0.01, 1)) for _ in MIX_NAMES]
+    mix = Mix(**{name: weight / sum(weights) for name, weight in zip(MIX_NAMES, weights, strict=True)})
+    ibp = draw(st.none() | st.builds(IBP, alpha=st.floats(0.1, 10)))
+    lwta = draw(st.none() | st.builds(LWTA, units=st.sampled_from([2, 4, 8, 16]), gate=LWTA_GATES, ibp=st.just(ibp)))
+    return Recipe(
+        model=draw(st.builds(Model, depth=st.sampled_from([10, 34]), widen_factor=st.integers(1, 10))),
+        lwta=lwta,
+        pni=draw(st.none() | st.builds(PNI, alpha=st.floats(0, 2))),
+        smoothing=draw(st.none() | st.builds(Smoothing, sigma=st.floats(0.01, 1))),
+        mix=mix,
+    )
+
+
+@given(recipes())
+def test_json_and_dictionary_round_trips_give_the_same_recipe(recipe: Recipe) -> None:
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.of(recipe.model_dump()) == recipe
+    assert Recipe.from_json(recipe.to_json()).digest == recipe.digest
+    assert json.loads(recipe.to_json()) == recipe.model_dump(mode="json")
+
+
+@given(recipes(), recipes())
+def test_digests_are_equal_exactly_when_the_recipes_are(one: Recipe, other: Recipe) -> None:
+    assert (one.digest == other.digest) == (one == other)
+
+
+def test_digest_is_the_same_in_another_process() -> None:
+    code = "from robustsearch.recipe import Recipe; print(Recipe().digest)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == Recipe().digest
+
+
+def test_recipe_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().draws = 2  # type: ignore[misc]
+
+
+def test_every_field_is_documented_and_has_a_column() -> None:
+    docs = field_docs()
+    assert all(len(doc) > 9 and doc.endswith(".") for doc in docs.values()), docs
+    assert set(Recipe().flat()) == {"activation", *docs}
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule", "value"),
+    [
+        ({"mix": {"clean": 0.9}}, "must sum to 1", "sum to 1.4"),
+        ({"mix": {"clean": -0.1}}, "greater than or equal to 0", "-0.1"),
+        ({"lwta": {"units": 3}}, "`units` must divide the channels", "got 3"),
+        ({"lwta": {"gate": "loud"}}, "'sample', 'mean', 'argmax' or 'noisy'", "'loud'"),
+        ({"lwta": {"gate": "noisy"}}, "`gate_noise` must be given", "gate_noise=None"),
+        ({"lwta": {"gate": "mean", "gate_noise": 1}}, "and for no other", "gate='mean'"),
+        ({"model": {"depth": 33}}, "`depth` must be 6n + 4", "got 33"),
+        ({"model": {"widen_factor": 0}}, "greater than or equal to 1", "got 0"),
+        ({"attack": {"epsilon": 8}}, "pixel units of [0, 1]", "got 8"),
+        ({"attack": {"epsilon": 0.3, "step": 0.01, "steps": 3}}, "cannot reach its ball", "3 * 0.01 < 0.3"),
+        ({"draws": 4}, "random at inference", "draws=4"),
+        ({"draws": 4, "lwta": {"gate": "mean"}}, "random at inference", "draws=4"),
+        ({"training": {"lr": float("nan")}}, "finite", "nan"),
+        ({"wings": 2}, "not permitted", "2"),
+    ],
+)
+def test_a_broken_rule_is_named_with_its_value(fields: dict[str, object], rule: str, value: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.of(fields)
+    assert rule in str(caught.value)
+    assert value in str(caught.value)
+
+
+def test_replace_reaches_into_parts_and_validates() -> None:
+    recipe = Recipe(lwta=LWTA(ibp=IBP()))
+    assert recipe.replace(**{"lwta.ibp.alpha": 3.0}).lwta == LWTA(ibp=IBP(alpha=3.0))
+    assert recipe.lwta == LWTA(ibp=IBP())
+    with pytest.raises(RecipeError, match=r"`pni` is off"):
+        recipe.replace(**{"pni.alpha": 0.1})
+    with pytest.raises(RecipeError, match="less than or equal to 10000"):
+        recipe.replace(**{"training.epochs": 10**6})
+
+
+def test_the_report_s_mix_and_training_attack_are_recipes() -> None:
+    assert Mix() == Mix(clean=4 / 8, noise=1 / 8, fgsm=1 / 8, pgd=1 / 8, cw=1 / 8)
+    assert Attack(epsilon=8 / 255, step=0.007, steps=20).norm == "linf"
+
+
+def test_stochastic_is_what_can_differ_between_two_predictions() -> None:
+    assert not Recipe().is_stochastic
+    assert Recipe(lwta=LWTA()).is_stochastic
+    assert not Recipe(lwta=LWTA(gate="argmax")).is_stochastic
+    assert not Recipe(lwta=LWTA(gate="noisy", gate_noise=0)).is_stochastic
+    assert Recipe(pni=PNI()).is_stochastic
+    assert Recipe(smoothing=Smoothing()).is_stochastic
+    assert not Recipe(smoothing=Smoothing(at_inference=False)).is_stochastic
