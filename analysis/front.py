@@ -33,9 +33,7 @@ def front_table(table: pa.Table) -> pa.Table:
     measured = table.filter(pa.array(np.isfinite(objectives(table)).all(axis=1)))
     if not measured.num_rows:
         failed = ", ".join(f"{count} {state}" for state, count in sorted(failures(table).items()))
-        raise RunError(
-            f"a front needs at least one measured trial, but the run has none ({failed or 'none failed'})"
-        )
+        raise RunError(f"a front needs at least one measured trial, but the run has none ({failed or 'none failed'})")
     searched = np.array(measured["role"].to_pylist()) == "search"
     on_front = np.zeros(measured.num_rows, dtype=bool)
     on_front[searched] = is_front(objectives(measured)[searched])

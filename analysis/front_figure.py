@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,16 @@ def save(figure: Figure, folder: Path, title: str, caption: str) -> list[Path]:
     }
     paths = []
     with matplotlib.rc_context(style.RC):
-        for kind, fields in metadata.items():
-            paths.append(folder / f"pareto.{kind}")
+        for suffix, fields in metadata.items():
+            paths.append(folder / f"pareto.{suffix}")
             figure.savefig(paths[-1], metadata=fields)
     return paths
 
 
 def _scale(axes: Axes, rows: Sequence[Row]) -> None:
     """Axes that hold every point, interval and whisker that is drawn, with a margin."""
-    times = [row["latency_p50"] for row in rows] + [
-        row["latency_p95"] for row in rows if has_bars(row) and row["latency_p95"]
-    ]
+    times = [row["latency_p50"] for row in rows]
+    times += [row["latency_p95"] for row in rows if has_bars(row) and row["latency_p95"] is not None]
     fastest, slowest = min(times), max(times)
     if slowest > style.LOG_ABOVE * fastest:
         axes.set_xscale("log")
@@ -101,13 +101,15 @@ def _draw_staircase(axes: Axes, points: pa.Table) -> None:
 
 
 def _draw_points(axes: Axes, rows: Sequence[Row], shades: Sequence[str], *, coloured: bool) -> None:
+    series: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
     for row, shade in zip(rows, shades, strict=True):
         if has_bars(row):
             _draw_bars(axes, row)
-        if row["role"] == "search":
-            axes.plot(row["latency_p50"], 100 * row["robust"], **_marker(row, shade, coloured=coloured))
-        elif row["final"]:
-            axes.plot(row["latency_p50"], 100 * row["robust"], **_BASELINE)
+        if row["role"] == "search" or row["final"]:
+            look = _marker(row, shade, coloured=coloured) if row["role"] == "search" else _BASELINE
+            series.setdefault(tuple(look.items()), []).append(row)
+    for items, alike in series.items():
+        axes.plot([row["latency_p50"] for row in alike], [100 * row["robust"] for row in alike], **dict(items))
 
 
 _BASELINE: dict[str, Any] = {
@@ -155,9 +157,7 @@ def _draw_legend(figure: Figure, rows: Sequence[Row], *, coloured: bool) -> None
         shown[KINDS[0]] |= {"color": "white"}
     order = [name for name in KINDS if name in shown] + [name for name in shown if name not in KINDS]
     handles = [Line2D([], [], label=name, **shown[name]) for name in order]
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=len(handles), columnspacing=1, handletextpad=0.2
-    )
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), columnspacing=1, handletextpad=0.2)
 
 
 def _draw_key(figure: Figure, axes: Axes, colours: style.Colours) -> None:
@@ -194,7 +194,7 @@ def _draw_caption(figure: Figure, caption: str) -> None:
 
 
 def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
-    """Names beside the points of the front; one that would cover something is left out.
+    """Names beside the points of the front: where they cover nothing, else over bars only, else left out.
 
     Above and left of a front point lies nothing but its neighbours' names and bars; so that place is first.
     """
@@ -202,12 +202,20 @@ def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
     inside = axes.get_window_extent()
     names: list[Bbox] = []
     for row in (row for row in rows if row["on_front"]):
-        taken = [box for other in rows if other is not row for box in _boxes(axes, other)] + names
-        for x, y, side in places:
+        others = [other for other in rows if other is not row]
+        markers = [_marker_box(axes, other) for other in others] + names
+        bars = [box for other in others for box in _bar_boxes(axes, other)]
+        for taken, (x, y, side) in product((markers + bars, markers), places):
             label = axes.annotate(
-                point_label(row), (row["latency_p50"], 100 * row["robust"]), (x, y),
-                textcoords="offset points", ha=side, fontsize=8, zorder=7,
-            )  # fmt: skip
+                point_label(row),
+                (row["latency_p50"], 100 * row["robust"]),
+                (x, y),
+                textcoords="offset points",
+                ha=side,
+                fontsize=8,
+                zorder=7,
+                bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
+            )
             box = label.get_window_extent()
             if not box.count_overlaps(taken) and inside.contains(*box.min) and inside.contains(*box.max):
                 names.append(box)
@@ -215,18 +223,23 @@ def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
             label.remove()
 
 
-def _boxes(axes: Axes, row: Row) -> list[Bbox]:
-    """What a point covers, in pixels: its marker with some air, its interval and its whisker."""
-    points = axes.figure.dpi / 72
-    radius = (6 if row["on_front"] else 3) * points
+def _marker_box(axes: Axes, row: Row) -> Bbox:
+    """What a marker covers, in pixels; on the front with some air, so that a name stands by its own point."""
+    return _box(axes, (row["latency_p50"],) * 2, (row["robust"],) * 2, air=6 if row["on_front"] else 3)
 
-    def box(left: float, low: float, right: float, high: float, air: float) -> Bbox:
-        corners = axes.transData.transform([(left, 100 * low), (right, 100 * high)])
-        return Bbox([corners[0] - air, corners[1] + air])
 
+def _bar_boxes(axes: Axes, row: Row) -> list[Bbox]:
+    """What the interval and the whisker cover, in pixels."""
+    if not has_bars(row):
+        return []
     latency, robust = row["latency_p50"], row["robust"]
-    boxes = [box(latency, robust, latency, robust, radius)]
-    if has_bars(row):
-        boxes.append(box(latency, row["robust_low"] or robust, latency, row["robust_high"] or robust, points))
-        boxes.append(box(latency, robust, row["latency_p95"] or latency, robust, points))
-    return boxes
+    interval = (row["robust_low"] or robust, row["robust_high"] or robust)
+    whisker = (latency, row["latency_p95"] or latency)
+    return [_box(axes, (latency, latency), interval, air=1), _box(axes, whisker, (robust, robust), air=1)]
+
+
+def _box(axes: Axes, across: tuple[float, float], upright: tuple[float, float], air: float) -> Bbox:
+    """Box in pixels around a range of latencies in ms and of accuracies, with air in points."""
+    corners = axes.transData.transform([(time, 100 * share) for time, share in zip(across, upright, strict=True)])
+    margin = air * axes.figure.dpi / 72
+    return Bbox([corners[0] - margin, corners[1] + margin])

@@ -21,13 +21,11 @@ from .front_html import PAGE
 from .front_text import KINDS, Row, has_bars, interval, kind, masking, milliseconds, percent
 from .load import Run
 
-
 _CONFIG = {
     "responsive": True,
     "displaylogo": False,
     "showSendToCloud": False,  # Plotly 7 shows a button that uploads the data, unless told not to
-    "plotlyServerURL": "",
-    "modeBarButtonsToRemove": ["select2d", "lasso2d"],
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 }
 
 
@@ -44,9 +42,7 @@ def page(run: Run, points: pa.Table, caption: str, colours: style.Colours | None
         config=_CONFIG,
     )
     versions = [f"{name} {version}" for name, version in dict(run.info.get("versions") or {}).items()]
-    shared = [
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in shared_settings(points).items()
-    ]
+    shared = [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in shared_settings(points).items()]
     return PAGE.substitute(
         title=escape(f"Pareto front of {run.name}"),
         caption=escape(caption),
@@ -144,7 +140,7 @@ def _look(name: str) -> dict[str, Any]:
 
 
 def _legend_entry(name: str, colours: style.Colours | None) -> dict[str, Any]:
-    """Arguments of a trace without points that stands for one kind of them; without colour where that has a meaning."""
+    """Arguments of a trace without points that stands for one kind; grey where colour has a meaning."""
     marker = _look(name)
     if colours and name in KINDS:
         marker |= {"color": style.MUTED, "line": {"width": 1.5, "color": style.BARS}}

@@ -64,7 +64,7 @@ def kind(row: Row) -> str:
 
 
 def has_bars(row: Row) -> bool:
-    """Whether a point is drawn with its intervals: on the front and at the baseline; more would hide the points."""
+    """Whether a point is drawn with its intervals: on the front and at the baseline only."""
     return bool(row["on_front"] or (row["role"] != "search" and row["final"]))
 
 
@@ -81,8 +81,10 @@ def percent(share: float | None) -> str:
 
 
 def milliseconds(time: float | None) -> str:
-    """A time in ms with three digits; a dash where there is none."""
-    return "–" if time is None else f"{time:#.3g}".rstrip(".")
+    """A time in ms with at least three digits; a dash where there is none."""
+    if time is None:
+        return "–"
+    return f"{time:.0f}" if time >= 100 else f"{time:#.3g}".rstrip(".")
 
 
 def interval(row: Row) -> str:
@@ -103,11 +105,7 @@ def length(radius: float | None) -> str:
         return ""
     parts = radius * 255
     short = float(f"{radius:.2g}") == radius
-    return (
-        f"{parts:.0f}/255"
-        if not short and parts > 0.5 and abs(parts - round(parts)) < 0.01
-        else f"{radius:.3g}"
-    )
+    return f"{parts:.0f}/255" if not short and parts > 0.5 and abs(parts - round(parts)) < 0.01 else f"{radius:.3g}"
 
 
 def _values(points: pa.Table, column: str, text: Callable[[Any], str] = str) -> str:

@@ -58,9 +58,7 @@ def _results(folder: Path) -> pa.Table:
         table = results.read(folder)
     except (OSError, pa.ArrowException) as error:
         first_line = str(error).partition("\n")[0]
-        raise RunError(
-            f"results must be Parquet files of robustsearch, but {folder} is not: {first_line}"
-        ) from error
+        raise RunError(f"results must be Parquet files of robustsearch, but {folder} is not: {first_line}") from error
     if not table.num_rows:
         raise RunError(f"a run must have results before it can be analysed, but {folder} has none yet")
     return table

@@ -29,16 +29,12 @@ from .load import Run, load
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.pareto", description="Draw the Pareto front of a run."
-    )
+    parser = argparse.ArgumentParser(prog="python -m analysis.pareto", description="Draw the Pareto front of a run.")
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
     parser.add_argument(
         "--color", metavar="FIELD", help="setting of the recipe that colours the points: lwta.gate, ..."
     )
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="folder for the figures (default: RUN/figures)"
-    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the figures (default: RUN/figures)")
     arguments = parser.parse_args(argv)
     try:
         run = load(arguments.run)
@@ -67,9 +63,7 @@ def write(run: Run, points: pa.Table, colours: style.Colours | None, folder: Pat
         html = folder / "pareto.html"
         html.write_text(page(run, points, terms, colours), encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"`--out` must be a folder that can be written, but got {folder}: {error.strerror}"
-        ) from error
+        raise UserError(f"`--out` must be a folder that can be written, but got {folder}: {error.strerror}") from error
     return [*paths, html]
 
 
@@ -88,9 +82,7 @@ def show(run: Run, points: pa.Table, console: Console) -> None:
         "CW",
         "masking",
     ):
-        table.add_column(
-            heading, justify="left" if heading == "trial" else "right", no_wrap=heading != "trial"
-        )
+        table.add_column(heading, justify="left" if heading == "trial" else "right", no_wrap=heading != "trial")
     for row in front_rows(points):
         table.add_row(
             row["trial"],

@@ -80,17 +80,13 @@ def colours(points: pa.Table, field: str) -> Colours:
     values = points[field].to_pylist()
     known = sorted({value for value in values if value is not None})
     if not known:
-        raise UserError(
-            f"`--color` must be a setting that is on in some trial, but {field!r} is off in all of them"
-        )
+        raise UserError(f"`--color` must be a setting that is on in some trial, but {field!r} is off in all of them")
     kind = RECIPE_COLUMNS[field][0]
     off = {"off": MUTED} if None in values else {}
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         spread_out = known[0] > 0 and known[-1] / known[0] >= 20
         norm = (LogNorm if spread_out else Normalize)(known[0], known[-1])
         scale = colormaps[SEQUENTIAL]
-        return Colours(
-            field, [MUTED if value is None else to_hex(scale(norm(value))) for value in values], off, norm
-        )
+        return Colours(field, [MUTED if value is None else to_hex(scale(norm(value))) for value in values], off, norm)
     names = {str(value): colour for value, colour in zip(known, OKABE_ITO, strict=False)} | off
     return Colours(field, [names["off" if value is None else str(value)] for value in values], names, None)

@@ -85,9 +85,7 @@ def crafting(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _mean_objective(
-    model: Classifier, images: Tensor, labels: Tensor, objective: Objective, copies: int
-) -> Tensor:
+def _mean_objective(model: Classifier, images: Tensor, labels: Tensor, objective: Objective, copies: int) -> Tensor:
     """Mean `[N]` of the objective over copies of the batch that share one pass."""
     logits = model(torch.cat([images] * copies))  # unlike `repeat`, `cat` keeps channels-last images so
     return objective(logits, labels.repeat(copies)).view(copies, -1).mean(0)

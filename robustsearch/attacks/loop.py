@@ -52,10 +52,8 @@ def run(
         gradient, values = input_gradient(model, iterate, labels, objective, draws=draws, expand=expand)
         if observe is not None:
             observe(iterate, values)
-        gradient = gradient.nan_to_num(
-            nan=0, posinf=0, neginf=0
-        )  # an entry that is not finite shows no direction
-        iterate = project(step(iterate, gradient, values), images)
+        finite = gradient.nan_to_num(nan=0, posinf=0, neginf=0)  # what is not finite shows no direction
+        iterate = project(step(iterate, finite, values), images)
     if observe is not None:
         observe(iterate, objective_values(model, iterate, labels, objective, draws=draws, expand=expand))
     return iterate

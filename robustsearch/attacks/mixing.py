@@ -61,9 +61,7 @@ class Mixer:
             case "noise":
                 return noise(images, epsilon=epsilon, norm=attack.norm, generator=self._starts)
             case "fgsm":
-                return fgsm(
-                    model, images, labels, epsilon=epsilon, norm=attack.norm, draws=draws, expand=expand
-                )
+                return fgsm(model, images, labels, epsilon=epsilon, norm=attack.norm, draws=draws, expand=expand)
             case "pgd":
                 return pgd(
                     model,

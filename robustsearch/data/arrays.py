@@ -96,13 +96,9 @@ def _images(x: NDArray[Any], where: str) -> NDArray[np.uint8]:
     _, height, width, channels = images.shape
     if channels not in (1, 3):
         hint = "; transpose(0, 2, 3, 1) puts the channels last" if images.shape[1] in (1, 3) else ""
-        raise DatasetError(
-            f"{where} must have 1 or 3 channels on its last axis, but got shape {list(x.shape)}{hint}"
-        )
+        raise DatasetError(f"{where} must have 1 or 3 channels on its last axis, but got shape {list(x.shape)}{hint}")
     if min(height, width) < MIN_PIXELS:
-        raise DatasetError(
-            f"{where} must be at least {MIN_PIXELS} pixels high and wide, but got {height} x {width}"
-        )
+        raise DatasetError(f"{where} must be at least {MIN_PIXELS} pixels high and wide, but got {height} x {width}")
     if not len(images):
         raise DatasetError(f"{where} must hold at least one image, but got shape {list(x.shape)}")
     return np.ascontiguousarray(images)
@@ -115,8 +111,7 @@ def _check_labels(y: NDArray[Any], images: int, part: str, source: str) -> None:
         raise DatasetError(f"{source}: `y_{part}` must be [N], but got shape {list(y.shape)}")
     if len(y) != images:
         raise DatasetError(
-            f"{source}: `x_{part}` and `y_{part}` must have one length, "
-            f"but got {images} images and {len(y)} labels"
+            f"{source}: `x_{part}` and `y_{part}` must have one length, but got {images} images and {len(y)} labels"
         )
 
 
@@ -125,16 +120,12 @@ def _check_classes(y_train: NDArray[Any], y_test: NDArray[Any], source: str) -> 
     found, counts = np.unique(y_train, return_counts=True)
     classes = len(found)
     if found[0] != 0 or found[-1] != classes - 1:
-        raise DatasetError(
-            f"{source}: `y_train` must hold all labels from 0 to C - 1, but got {_listing(found)}"
-        )
+        raise DatasetError(f"{source}: `y_train` must hold all labels from 0 to C - 1, but got {_listing(found)}")
     if classes < 2:
         raise DatasetError(f"{source}: `y_train` must hold at least 2 classes, but got 1")
     if counts.min() < 2:
         single = _listing(found[counts < 2])
-        raise DatasetError(
-            f"{source}: `x_train` must hold at least 2 images of each class, but got 1 of {single}"
-        )
+        raise DatasetError(f"{source}: `x_train` must hold at least 2 images of each class, but got 1 of {single}")
     unknown = [label for label in np.unique(y_test).tolist() if not 0 <= label < classes]
     if unknown:
         raise DatasetError(

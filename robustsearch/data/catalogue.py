@@ -60,9 +60,7 @@ def load(name: str, *, data_dir: Path | None = None, fraction: float = 1.0) -> D
     train, test, class_names = _read(name, data_dir or Path("data"))
     validation, train = divide(train, validation_size(len(train)))
     if fraction < 1:
-        train, validation, test = (
-            divide(part, round(fraction * len(part)))[0] for part in (train, validation, test)
-        )
+        train, validation, test = (divide(part, round(fraction * len(part)))[0] for part in (train, validation, test))
     mean, std = channel_moments(train.images)
     return Dataset(
         name=Path(name).name,

@@ -135,9 +135,7 @@ def build_network(
     noise = Noise(noise_seed)
     smoothing = recipe.smoothing
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            init_seed
-        )  # torch.manual_seed would also reseed the GPUs, for good
+        torch.default_generator.manual_seed(init_seed)  # torch.manual_seed would also reseed the GPUs, for good
         body = WideResNet(
             recipe.model.depth,
             recipe.model.widen_factor,
@@ -188,8 +186,6 @@ def _layers(recipe: Recipe, noise: Noise) -> dict[str, Any]:
     def noisy_convolution(
         channels_in: int, channels_out: int, kernel: int, *, stride: int, size: tuple[int, int]
     ) -> nn.Conv2d:
-        return PNIConv2d(
-            channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, size=size, **settings
-        )
+        return PNIConv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, size=size, **settings)
 
     return {"convolution": noisy_convolution, "linear": partial(PNILinear, **settings)}

@@ -72,17 +72,15 @@ def deploy(network: Network, draws: int) -> nn.Module:
         layers.append(_Select(kept))
         _cut_batch_norm(body.bn, kept)
         if not len(kept):  # the classifier reads nothing: its bias is all that counts
-            return Deployed(nn.Sequential(_Select(kept), body.pool, body.linear), draws)
+            return Deployed(nn.Sequential(_Select(kept), body.pool, body.linear), draws).eval()
     layers.extend([body.bn, body.activation, body.pool, body.linear])
-    return Deployed(layers, draws)
+    return Deployed(layers, draws).eval()
 
 
 class _Residual(nn.Module):
     """A residual block of three parts; a `shortcut` of None is the identity, a `branch` of None is zero."""
 
-    def __init__(
-        self, enter: nn.Sequential, branch: nn.Sequential | None, shortcut: nn.Module | None
-    ) -> None:
+    def __init__(self, enter: nn.Sequential, branch: nn.Sequential | None, shortcut: nn.Module | None) -> None:
         super().__init__()
         self.enter, self.branch, self.shortcut = enter, branch, shortcut  # in the order in which they run
 
@@ -136,9 +134,7 @@ class _Repeat(nn.Module):
 def _repeat_before_first_draw(layers: nn.Module, draws: int) -> None:
     """Repeat the batch right before the first random layer; modules are registered in the order they run."""
     name, layer = next(
-        (name, layer)
-        for name, layer in layers.named_modules()
-        if isinstance(layer, Stochastic) and layer.random
+        (name, layer) for name, layer in layers.named_modules() if isinstance(layer, Stochastic) and layer.random
     )
     parent, _, child = name.rpartition(".")
     setattr(layers.get_submodule(parent), child, nn.Sequential(_Repeat(draws), layer))

@@ -62,9 +62,7 @@ class BlockPrior(Stochastic):
 
     scope = "forward"
 
-    def __init__(
-        self, blocks: int, *, alpha: float, cutoff: float, noise: Noise, dense: bool = False
-    ) -> None:
+    def __init__(self, blocks: int, *, alpha: float, cutoff: float, noise: Noise, dense: bool = False) -> None:
         """Initial values as published; t is drawn from torch's global generator, as any layer's weights.
 
         Args:

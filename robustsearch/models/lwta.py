@@ -76,9 +76,7 @@ def _per_pixel(kl: Tensor) -> Tensor:
 def check_gate(gate: GateMode, gate_noise: float | None) -> None:
     """Raise ValueError unless a noise scale >= 0 is given for gate `noisy` and for no other."""
     if (gate == "noisy") != (gate_noise is not None):
-        raise ValueError(
-            f"`gate_noise` must be given for gate 'noisy' only, but got gate={gate!r}, {gate_noise=}"
-        )
+        raise ValueError(f"`gate_noise` must be given for gate 'noisy' only, but got gate={gate!r}, {gate_noise=}")
     if gate_noise is not None and gate_noise < 0:
         raise ValueError(f"`gate_noise` must be at least 0, but got {gate_noise}")
 
@@ -106,9 +104,7 @@ class LWTA(Stochastic):
         """A layer of `channels / units` blocks; `temperature` is that of the relaxed gate in training."""
         super().__init__()
         if channels % units:
-            raise ValueError(
-                f"`units` must divide the channels, but got {units} units for {channels} channels"
-            )
+            raise ValueError(f"`units` must divide the channels, but got {units} units for {channels} channels")
         check_gate(gate, gate_noise)
         self.blocks, self.units, self.temperature = channels // units, units, temperature
         self.gate, self.gate_noise, self.noise, self.ibp = gate, gate_noise, noise, ibp

@@ -50,9 +50,7 @@ class PNILayer(Stochastic):
         self.where, self.noise = where, noise
         self.scope: Scope = "forward" if where == "weights" else "sample"
         shape = shapes[where]
-        alphas = {"layer": (1,), "channel": (shape[0], *[1] * (len(shape) - 1)), "element": shape}[
-            granularity
-        ]
+        alphas = {"layer": (1,), "channel": (shape[0], *[1] * (len(shape) - 1)), "element": shape}[granularity]
         self.alpha = nn.Parameter(torch.full(alphas, alpha))
         self.register_buffer("sigma", None)
 

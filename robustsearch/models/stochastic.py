@@ -52,18 +52,14 @@ class Noise:
         only.
         """
         dtype = at_least_float32(like.dtype)
-        draw = torch.rand(
-            tuple(shape), generator=self._generator(like.device), device=like.device, dtype=dtype
-        )
+        draw = torch.rand(tuple(shape), generator=self._generator(like.device), device=like.device, dtype=dtype)
         # torch.rand is a multiple of eps / 2 in [0, 1): only 0 has to move, to half a grid step.
         return draw.clamp_min_(torch.finfo(dtype).eps / 4)
 
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal; device and dtype as `uniform`."""
         dtype = at_least_float32(like.dtype)
-        return torch.randn(
-            tuple(shape), generator=self._generator(like.device), device=like.device, dtype=dtype
-        )
+        return torch.randn(tuple(shape), generator=self._generator(like.device), device=like.device, dtype=dtype)
 
     def state(self) -> dict[str, Tensor]:
         """Where every stream stands: the seed, and the generator state of each device used."""
@@ -73,7 +69,7 @@ class Noise:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from `state`; streams of devices that this machine lacks wait until they are used."""
         self.seed(int(state["seed"]))
-        self._saved = {device: stream for device, stream in state.items() if device != "seed"}
+        self._saved = {device: stream.cpu() for device, stream in state.items() if device != "seed"}
 
     def _generator(self, device: torch.device) -> torch.Generator:
         generator = self._generators.get(device)
@@ -103,9 +99,7 @@ class Stochastic(nn.Module):
     noise: Noise
     scope: Scope = "sample"
     mode: Mode = "random"
-    _kl: Mapping[str, Tensor] | None = MappingProxyType(
-        {}
-    )  # None: has KL terms, but no training pass has made them
+    _kl: Mapping[str, Tensor] | None = MappingProxyType({})  # None: has KL terms, but no training pass has made them
 
     @property
     def random(self) -> bool:
@@ -119,9 +113,7 @@ class Stochastic(nn.Module):
             RuntimeError: no forward pass in training mode has been made.
         """
         if self._kl is None:
-            raise RuntimeError(
-                f"`kl` needs a forward pass in training mode first, but {type(self).__name__} had none"
-            )
+            raise RuntimeError(f"`kl` needs a forward pass in training mode first, but {type(self).__name__} had none")
         return self._kl
 
     def __getstate__(self) -> dict[str, Any]:

@@ -29,9 +29,7 @@ def relu(channels: int) -> nn.Module:
     return nn.ReLU()
 
 
-def convolution(
-    channels_in: int, channels_out: int, kernel: int, *, stride: int, size: tuple[int, int]
-) -> nn.Conv2d:
+def convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int, size: tuple[int, int]) -> nn.Conv2d:
     """A plain convolution; `size` makes no difference to it."""
     return nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False)
 
@@ -120,9 +118,7 @@ class WideResNet(nn.Module):
         self.linear = linear(channels, classes)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(
-                    layer.weight, mode="fan_out", nonlinearity="relu"
-                )  # He et al. 2015, 1502.01852
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # He et al. 2015, 1502.01852
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:

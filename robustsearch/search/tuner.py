@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -148,9 +149,12 @@ def _connect(address: str | None, environment: dict[str, str]) -> None:
     if address is None:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         return
+    host, colon, port = address.rpartition(":")
     try:
+        if colon:  # Ray itself waits for many minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {error}") from error
 
 

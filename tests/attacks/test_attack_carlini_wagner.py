@@ -18,9 +18,9 @@ with warnings.catch_warnings():
     import foolbox
 
 W = torch.tensor([0.5, -1.0, 2.0, 1.0], dtype=torch.float64)
-IMAGES = torch.tensor(
-    [[0.5, 0.5, 0.5, 0.5], [0.45, 0.6, 0.52, 0.4], [0.5, 0.4, 0.55, 0.5]], dtype=torch.float64
-).view(3, 1, 2, 2)
+IMAGES = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.45, 0.6, 0.52, 0.4], [0.5, 0.4, 0.55, 0.5]], dtype=torch.float64).view(
+    3, 1, 2, 2
+)
 BIAS = -1.4
 LABELS = (IMAGES.flatten(1) @ W + BIAS > 0).long()
 
@@ -137,9 +137,7 @@ def test_a_random_model_is_attacked_through_the_mean_margin_of_its_draws() -> No
     def noisy(images: Tensor) -> Tensor:
         logits = linear(images)
         half = len(images) // 2
-        return logits + torch.stack(
-            [torch.zeros(2 * half), torch.tensor([2.0, -2.0]).repeat_interleave(half)], 1
-        )
+        return logits + torch.stack([torch.zeros(2 * half), torch.tensor([2.0, -2.0]).repeat_interleave(half)], 1)
 
     adversarial = cw_search(noisy, IMAGES, LABELS, searches=6, steps=150, draws=2)
     ratio = distance(adversarial) / to_hyperplane()

@@ -82,9 +82,7 @@ def test_a_draw_that_a_pass_shares_is_averaged_by_the_loop_only() -> None:
 
     def variance(expand: bool) -> float:
         model = Noisy(per_image=False)
-        gradients = [
-            input_gradient(model, images, labels, margin, draws=16, expand=expand)[0] for _ in range(100)
-        ]
+        gradients = [input_gradient(model, images, labels, margin, draws=16, expand=expand)[0] for _ in range(100)]
         return float(torch.stack(gradients).var(0).sum())
 
     # Sixteen independent draws divide the variance by sixteen; F(99, 99) exceeds 3 with a chance below 1e-6.
@@ -103,10 +101,7 @@ def test_an_image_has_no_influence_on_the_gradient_of_another(make_net: MakeNet)
     net = make_net().eval()
     images, labels = a_batch()
     together, _ = input_gradient(net, images, labels, cross_entropy)
-    alone = [
-        input_gradient(net, images[n : n + 1], labels[n : n + 1], cross_entropy)[0]
-        for n in range(len(images))
-    ]
+    alone = [input_gradient(net, images[n : n + 1], labels[n : n + 1], cross_entropy)[0] for n in range(len(images))]
     torch.testing.assert_close(together, torch.cat(alone))
 
 
@@ -126,11 +121,16 @@ def test_where_no_gradient_comes_through_it_is_zero(model: Callable[[Tensor], Te
     assert values.isfinite().all()
 
 
-def test_no_images_have_no_gradient(make_net: MakeNet) -> None:
+def test_no_images_have_no_gradient_even_where_the_model_cannot_take_none() -> None:
+    def model(images: Tensor) -> Tensor:
+        return images.reshape(len(images), -1)
+
     images, labels = a_batch()
-    gradient, values = input_gradient(make_net(), images[:0], labels[:0], cross_entropy, draws=2)
+    with pytest.raises(RuntimeError, match="reshape"):
+        model(images[:0])
+    gradient, values = input_gradient(model, images[:0], labels[:0], cross_entropy, draws=2)
     assert gradient.shape == (0, 3, 6, 6)
-    assert values.shape == objective_values(make_net(), images[:0], labels[:0], margin).shape == (0,)
+    assert values.shape == objective_values(model, images[:0], labels[:0], margin).shape == (0,)
 
 
 def test_channels_last_images_stay_so() -> None:

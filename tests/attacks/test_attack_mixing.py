@@ -71,9 +71,7 @@ def test_attacks_have_the_norm_and_the_strength_asked_for(norm: Norm, strength: 
         return mixer.perturb(name, linear, IMAGES, LABELS, strength=strength) - IMAGES
 
     def lengths(name: MixName) -> Tensor:
-        return torch.linalg.vector_norm(
-            offsets(name).flatten(1), ord=torch.inf if norm == "linf" else 2, dim=1
-        )
+        return torch.linalg.vector_norm(offsets(name).flatten(1), ord=torch.inf if norm == "linf" else 2, dim=1)
 
     torch.testing.assert_close(offsets("fgsm"), epsilon * away * along)
     assert (lengths("noise") <= epsilon + 1e-12).all()
@@ -93,9 +91,7 @@ def test_pgd_starts_at_random_and_takes_the_steps_of_the_recipe() -> None:
     generator.set_state(state)
     expected = pgd(linear, IMAGES, LABELS, epsilon=0.2, step=0.05, steps=4, generator=generator)
     assert torch.equal(mixer.perturb("pgd", linear, IMAGES, LABELS), expected)
-    assert not torch.equal(mixer.perturb("pgd", linear, IMAGES, LABELS), expected), (
-        "each batch has its own start"
-    )
+    assert not torch.equal(mixer.perturb("pgd", linear, IMAGES, LABELS), expected), "each batch has its own start"
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "cw"])

@@ -174,9 +174,7 @@ def test_on_a_linear_model_fgsm_and_pgd_reach_the_farthest_point_of_the_ball(obj
         at_rest = pgd(model, images, labels, step=0.05, steps=4, random_start=False, **common)
         torch.testing.assert_close(at_rest, expected)
     # From anywhere in the cube every pixel reaches its corner in 2 * epsilon / step steps.
-    random = pgd(
-        model, images, labels, epsilon=0.2, step=0.05, steps=8, generator=seeded(), objective=objective
-    )
+    random = pgd(model, images, labels, epsilon=0.2, step=0.05, steps=8, generator=seeded(), objective=objective)
     torch.testing.assert_close(random, images + 0.2 * sign * along["linf"].view(1, 3, 2, 2))
 
 
@@ -254,9 +252,7 @@ def test_fgsm_and_pgd_are_those_of_foolbox(digits: Any) -> None:
     ours = {
         "fgsm": fgsm(digits.model, images, labels, epsilon=0.1),
         "linf": pgd(digits.model, images, labels, epsilon=0.1, step=0.03, steps=7, random_start=False),
-        "l2": pgd(
-            digits.model, images, labels, epsilon=0.7, step=0.2, steps=7, norm="l2", random_start=False
-        ),
+        "l2": pgd(digits.model, images, labels, epsilon=0.7, step=0.2, steps=7, norm="l2", random_start=False),
     }
     pgd_options = {"steps": 7, "random_start": False}
     theirs = {
@@ -266,9 +262,7 @@ def test_fgsm_and_pgd_are_those_of_foolbox(digits: Any) -> None:
     }
     for name, (attack, epsilon) in theirs.items():
         expected = attack.run(peer, images, labels, epsilon=epsilon)
-        torch.testing.assert_close(
-            ours[name], expected, rtol=0, atol=1e-5, msg=f"{name} differs from foolbox"
-        )
+        torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-5, msg=f"{name} differs from foolbox")
         accuracy = float((digits.model(ours[name]).argmax(1) == labels).double().mean())
         assert accuracy < 0.9, f"{name} must do something for its equality to mean something"
 
@@ -300,10 +294,7 @@ def test_best_is_never_below_any_iterate(norm: Norm, digits: Any) -> None:
 
 def test_a_generator_decides_the_random_start() -> None:
     model, images, labels = Linear(), torch.full((2, 3, 2, 2), 0.5), torch.tensor([0, 1])
-    results = [
-        pgd(model, images, labels, epsilon=0.3, step=0.1, steps=3, generator=seeded(seed))
-        for seed in (0, 0, 1)
-    ]
+    results = [pgd(model, images, labels, epsilon=0.3, step=0.1, steps=3, generator=seeded(seed)) for seed in (0, 0, 1)]
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
@@ -380,15 +371,11 @@ def test_a_result_is_an_image_in_the_ball(
     seed: int,
 ) -> None:
     generator = seeded(seed)
-    images = (
-        torch.rand(shape, generator=generator, dtype=dtype).mul(1.6).sub(0.3).clamp(0, 1)
-    )  # many at 0 and 1
+    images = torch.rand(shape, generator=generator, dtype=dtype).mul(1.6).sub(0.3).clamp(0, 1)  # many at 0 and 1
     labels = torch.randint(classes, shape[:1], generator=generator)
     weight = torch.randn((classes, images.shape[1:].numel()), generator=generator, dtype=dtype)
     before, state = images.clone(), torch.get_rng_state()
-    adversarial = ATTACKS[name](
-        lambda x: OUTPUTS[output](x.flatten(1) @ weight.T), images, labels, epsilon, norm
-    )
+    adversarial = ATTACKS[name](lambda x: OUTPUTS[output](x.flatten(1) @ weight.T), images, labels, epsilon, norm)
     assert adversarial.shape == images.shape
     assert adversarial.dtype == dtype
     assert not adversarial.requires_grad
@@ -401,9 +388,7 @@ def test_a_result_is_an_image_in_the_ball(
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_shifted_logits_and_log_probabilities_change_nothing(
-    norm: Norm, make_net: Callable[..., nn.Module]
-) -> None:
+def test_shifted_logits_and_log_probabilities_change_nothing(norm: Norm, make_net: Callable[..., nn.Module]) -> None:
     net = make_net().eval()
     images = torch.rand((6, 3, 6, 6), generator=seeded(), dtype=torch.float64)
     labels = torch.arange(6) % 4
@@ -422,9 +407,7 @@ def test_shifted_logits_and_log_probabilities_change_nothing(
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_margin_does_not_see_the_scale_of_the_logits(
-    norm: Norm, make_net: Callable[..., nn.Module]
-) -> None:
+def test_the_margin_does_not_see_the_scale_of_the_logits(norm: Norm, make_net: Callable[..., nn.Module]) -> None:
     """Large logits saturate cross-entropy, which masks a network, but not the margin."""
     net = make_net().eval()
     images = torch.rand((6, 3, 6, 6), generator=seeded(), dtype=torch.float64)

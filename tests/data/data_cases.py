@@ -24,9 +24,7 @@ from robustsearch.data import DATASETS, Dataset, Split, load
 Arrays = dict[str, NDArray[Any]]
 
 
-def make_arrays(
-    classes: int = 3, each: int = 20, shape: tuple[int, ...] = (8, 8, 1), seed: int = 0
-) -> Arrays:
+def make_arrays(classes: int = 3, each: int = 20, shape: tuple[int, ...] = (8, 8, 1), seed: int = 0) -> Arrays:
     """Four arrays of random images, no two alike; `each` images a class in each part, in mixed order."""
     rng = np.random.default_rng(seed)
     arrays: Arrays = {}
@@ -66,9 +64,7 @@ class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
     def save_string(self, value: bytes | str) -> None:
         content = value.encode("latin1") if isinstance(value, str) else value
         short = len(content) < 256
-        self.write(
-            (b"U" + bytes([len(content)]) if short else b"T" + struct.pack("<i", len(content))) + content
-        )
+        self.write((b"U" + bytes([len(content)]) if short else b"T" + struct.pack("<i", len(content))) + content)
         self.memoize(value)
 
     def save_flag(self, value: bool) -> None:
@@ -91,9 +87,7 @@ def planes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([np.concatenate([image[..., c].ravel() for c in range(3)]) for image in images])
 
 
-def write_cifar10(
-    root: Path, arrays: Arrays, dump: Callable[[Any], bytes] = python2_pickle
-) -> tuple[str, ...]:
+def write_cifar10(root: Path, arrays: Arrays, dump: Callable[[Any], bytes] = python2_pickle) -> tuple[str, ...]:
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     batches = np.array_split(np.arange(len(arrays["y_train"])), 5)
@@ -116,9 +110,7 @@ def write_cifar100(root: Path, arrays: Arrays) -> tuple[str, ...]:
         batch = {"data": planes(arrays[f"x_{part}"]), "fine_labels": fine, "coarse_labels": coarse}
         (folder / part).write_bytes(python2_pickle(batch))
     names = tuple(f"class{number:02}" for number in range(100))
-    (folder / "meta").write_bytes(
-        python2_pickle({"fine_label_names": list(names), "coarse_label_names": ["a"]})
-    )
+    (folder / "meta").write_bytes(python2_pickle({"fine_label_names": list(names), "coarse_label_names": ["a"]}))
     return names
 
 

@@ -105,9 +105,7 @@ def test_the_smallest_fraction_keeps_one_image_of_each_class() -> None:
         assert sorted(split.labels.tolist()) == list(range(10))
 
 
-@pytest.mark.parametrize(
-    ("fraction", "shown"), [(0.0, "0"), (-0.5, "-0.5"), (1.5, "1.5"), (float("nan"), "nan")]
-)
+@pytest.mark.parametrize(("fraction", "shown"), [(0.0, "0"), (-0.5, "-0.5"), (1.5, "1.5"), (float("nan"), "nan")])
 def test_a_fraction_out_of_range_is_refused(fraction: float, shown: str) -> None:
     with pytest.raises(DatasetError, match=re.escape(f"`fraction` must be in (0, 1], but got {shown}") + "$"):
         load("digits", fraction=fraction)

@@ -148,9 +148,7 @@ def test_a_silent_server_is_given_up(
     assert socket.getdefaulttimeout() == before
 
 
-def test_the_default_data_directory_is_below_the_current_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_data_directory_is_below_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, arrays, _ = published_case("fashion-mnist")
     write(tmp_path / "data", arrays)
     monkeypatch.chdir(tmp_path)
@@ -164,8 +162,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, web: Web, name: str, source: Path) ->
         web.files = {path.name: path.read_bytes() for path in source.iterdir()}
     elif name == "fashion-mnist":
         web.files = {
-            f"{path.name}.gz": gzip.compress(path.read_bytes())
-            for path in (source / "FashionMNIST/raw").iterdir()
+            f"{path.name}.gz": gzip.compress(path.read_bytes()) for path in (source / "FashionMNIST/raw").iterdir()
         }
         resources = [(file, hashlib.md5(web.files[file]).hexdigest()) for file, _ in kind.resources]
         monkeypatch.setattr(kind, "resources", resources)
@@ -207,9 +204,7 @@ def test_a_download_arrives_whole_or_not_at_all(
     assert "".join(capfd.readouterr()) == ""
 
 
-def test_a_download_leaves_present_files_as_they_are(
-    tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_leaves_present_files_as_they_are(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     write, arrays, _ = published_case("svhn")
     source, target = tmp_path / "source", tmp_path / "target"
     write(source, arrays)

@@ -20,8 +20,7 @@ from robustsearch.data import Split, load
 from robustsearch.errors import DatasetError
 
 CIFAR_NPZ = Path(
-    os.environ.get("ROBUSTSEARCH_TEST_NPZ")
-    or Path(__file__).resolve().parents[3] / "shared/data/cifar10-12k.npz"
+    os.environ.get("ROBUSTSEARCH_TEST_NPZ") or Path(__file__).resolve().parents[3] / "shared/data/cifar10-12k.npz"
 )
 
 
@@ -88,8 +87,7 @@ def with_value(value: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
 BROKEN: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "missing arrays": (
         lambda arrays: {"x_train": arrays["x_train"], "y_train": arrays["y_train"], "z": arrays["y_test"]},
-        "must hold the arrays x_train, y_train, x_test, y_test, but lacks x_test, y_test; "
-        "it holds x_train, y_train, z",
+        "must hold the arrays x_train, y_train, x_test, y_test, but lacks x_test, y_test; it holds x_train, y_train, z",
     ),
     "unit floats": (
         changed("x_train", lambda x: (x / 255).astype(np.float32)),
@@ -215,9 +213,7 @@ def test_what_is_no_npz_is_named(tmp_path: Path) -> None:
     np.save(single, np.zeros(3))
     for content in (b"", b"x_train, y_train\n", single.getvalue(), pickle.dumps({"x_train": [1]}), b"PK\3\4"):
         path.write_bytes(content)
-        with pytest.raises(
-            DatasetError, match=re.escape(f"{path} must be an npz file (numpy.savez), but it cannot")
-        ):
+        with pytest.raises(DatasetError, match=re.escape(f"{path} must be an npz file (numpy.savez), but it cannot")):
             load(str(path))
 
 

@@ -43,9 +43,7 @@ def test_published_formats_are_read(tmp_path: Path, name: str) -> None:
     class_names = write(tmp_path, arrays)
     dataset = load_changed(name, tmp_path)
     assert_well_formed(dataset)
-    assert examples(dataset.train, dataset.validation) == examples(
-        Split(arrays["x_train"], arrays["y_train"])
-    )
+    assert examples(dataset.train, dataset.validation) == examples(Split(arrays["x_train"], arrays["y_train"]))
     np.testing.assert_array_equal(dataset.test.images, arrays["x_test"])
     np.testing.assert_array_equal(dataset.test.labels, arrays["y_test"])
     assert dataset.name == name
@@ -142,15 +140,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, file: str, damage: s
 
 def test_published_files_with_other_classes_are_refused(tmp_path: Path) -> None:
     write_svhn(tmp_path, make_arrays(4, 4, (32, 32, 3)))
-    with pytest.raises(
-        DatasetError, match=f"svhn in {re.escape(str(tmp_path))} must have 10 classes, but has 4"
-    ):
+    with pytest.raises(DatasetError, match=f"svhn in {re.escape(str(tmp_path))} must have 10 classes, but has 4"):
         load_changed("svhn", tmp_path)
 
 
-@pytest.mark.skipif(
-    not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
-)
+@pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_genuine_fashion_mnist(tmp_path: Path) -> None:
     raw = tmp_path / "FashionMNIST/raw"
     raw.mkdir(parents=True)

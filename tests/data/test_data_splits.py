@@ -41,9 +41,7 @@ def test_the_stratified_order_is_that_of_exact_arithmetic(labels: list[int]) -> 
 
 @given(labels=labels_of_any_shares, share=st.floats(0, 1))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_a_choice_is_a_webster_apportionment_with_one_image_of_each_class(
-    labels: list[int], share: float
-) -> None:
+def test_a_choice_is_a_webster_apportionment_with_one_image_of_each_class(labels: list[int], share: float) -> None:
     """Webster's rule by its defining inequality: no class is due for another image before one that has it."""
     whole = Split(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1), np.array(labels))
     size = round(share * len(labels))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustsearch.models.build import Network
 from robustsearch.models.deploy import deploy
 from robustsearch.models.ibp import BlockPrior
+from robustsearch.models.pni import PNIConv2d, PNILayer, PNILinear
 from robustsearch.models.stochastic import is_random
 from robustsearch.recipe import Recipe
 
@@ -36,14 +37,24 @@ REMOVED = {
 
 
 def remove(network: Network, removed: dict[str, slice]) -> Network:
-    """Push blocks of a network far below the cut-off; the others differ in z."""
+    """Push blocks of a network far below the cut-off, the others to different z; then scale its logits.
+
+    They get mean 0 and standard deviation 1 over images and draws, so that probabilities differ between both.
+    """
     for name, prior in network.body.named_modules():
         if isinstance(prior, BlockPrior):
             prior.t.data = torch.linspace(-1, 3, len(prior.t))
             for prefix, blocks in removed.items():
                 if name.startswith(prefix):
                     prior.t.data[blocks] = -8
-    return network.eval()
+    network.eval()
+    with torch.no_grad():
+        logits = network(torch.rand(256, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    linear = network.body.linear
+    scale = 1 / (logits - logits.mean(dim=0)).std().clamp_min(1e-3)
+    linear.weight.data *= scale
+    linear.bias.data = scale * (linear.bias.data - logits.mean(dim=0))
+    return network
 
 
 def count(network: nn.Module) -> int:
@@ -67,8 +78,7 @@ def test_the_masked_network_depends_on_its_images(make: Make, images: Tensor) ->
     """Or the equality above would show little."""
     network = remove(make({"lwta": {"gate": "mean", "ibp": {}}}), REMOVED["some"])
     probabilities = network.predict(images, 1)
-    assert (probabilities.max(dim=1).values < 0.999).any()
-    assert (probabilities[0] - probabilities[1]).abs().max() > 0.01
+    assert probabilities.std(dim=0).min() > 0.01
 
 
 def test_number_of_parameters_with_half_the_blocks(make: Make) -> None:
@@ -97,7 +107,8 @@ def test_the_copy_is_independent(make: Make, images: Tensor) -> None:
     deployed = deploy(network, 3)
     deployed(images)
     assert network.training
-    assert not deployed.training
+    assert not any(layer.training for layer in deployed.modules())
+    assert not any(parameter.requires_grad for parameter in deployed.parameters())
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(torch.equal(t, state[name]) for name, t in network.state_dict().items())
     assert all(torch.equal(stream, noise[name]) for name, stream in network.noise.state().items())
@@ -105,7 +116,7 @@ def test_the_copy_is_independent(make: Make, images: Tensor) -> None:
     for parameter in network.parameters():
         parameter.data.zero_()
     assert is_random(deployed)
-    assert (deployed(images)[0] - 0.1).abs().max() > 1e-3
+    assert (deployed(images)[0] - 0.1).abs().max() > 0.01
 
 
 LAWS: dict[str, tuple[dict[str, Any], str]] = {
@@ -127,47 +138,45 @@ LAWS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", LAWS)
-def test_law_of_the_output(case: str, make: Make, images: Tensor) -> None:
-    """Two samples of probabilities, network and deployed form, over images and classes: Kolmogorov-Smirnov for each.
-
-    Level 1e-3 for all together (Bonferroni). The sizes of PNI's weights make passes, not images, its draws.
-    """
+def prepared(case: str, make: Make) -> Network:
+    """The network of a case; its alphas, if any, differ from place to place, so that a wrong cut would show."""
     fields, pattern = LAWS[case]
-    network = remove(make(fields), REMOVED[pattern])
-    if "pni" in fields:  # an alpha that differs from place to place, so that cutting it wrongly would show
-        for name, alpha in network.named_parameters():
-            if name.endswith("alpha"):
-                alpha.data.uniform_(0.2, 1.5, generator=torch.Generator().manual_seed(len(name)))
-    deployed, images = deploy(network, 1), images[:2]
+    network = make(fields)
+    for name, alpha in network.named_parameters():
+        if name.endswith("alpha"):
+            alpha.data.uniform_(0.2, 1.5, generator=torch.Generator().manual_seed(len(name)))
+    return remove(network, REMOVED[pattern])
+
+
+def sample(predict: Callable[[Tensor], Tensor], images: Tensor, case: str) -> Tensor:
+    """Probabilities `[draws, N, classes]`: draws are passes where weights are drawn, else images of one batch."""
     with torch.no_grad():
         if case.startswith("pni-weights"):
-            samples = [
-                torch.stack([f(images) for _ in range(400)]) for f in (lambda x: network(x).softmax(1), deployed)
-            ]
-        else:
-            batch = images.repeat(1500, 1, 1, 1)
-            samples = [f(batch).view(1500, 2, 10) for f in (lambda x: network(x).softmax(1), deployed)]
-    ours, theirs = (sample.flatten(1).numpy() for sample in samples)
+            return torch.stack([predict(images) for _ in range(250)])
+        return predict(images.repeat(1500, 1, 1, 1)).view(1500, len(images), 10)
+
+
+@pytest.mark.parametrize("case", LAWS)
+def test_law_of_the_output(case: str, make: Make, images: Tensor) -> None:
+    """Kolmogorov-Smirnov between network and deployed form for each image and class; level 1e-3 for all together."""
+    network, images = prepared(case, make), images[:2]
+    ours = sample(lambda x: network(x).softmax(1), images, case).flatten(1).numpy()
+    theirs = sample(deploy(network, 1), images, case).flatten(1).numpy()
     assert ours.std(axis=0).min() > 1e-3, "nothing random to compare"
     for column in range(20):
         assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3 / 20
 
 
-@pytest.mark.parametrize(
-    "case", ["sample", "sample-4-ibp", "sample-first", "noisy", "smoothing", "pni-weights", "pni-inputs"]
-)
+@pytest.mark.parametrize("case", LAWS)
 def test_draws_are_averaged(case: str, make: Make, images: Tensor) -> None:
     """The mean over many draws agrees with the network's: within 5 standard errors, for each image and class."""
-    fields, pattern = LAWS[case]
-    network, draws = remove(make(fields), REMOVED[pattern]), 300
-    with torch.no_grad():
-        singles = torch.stack([network.predict(images, 1) for _ in range(draws)])
-        error = singles.std(dim=0) * (2 / draws) ** 0.5
-        mean = deploy(network, draws)(images)
-    assert mean.shape == (4, 10)
-    assert ((mean - singles.mean(dim=0)).abs() <= 5 * error + 1e-6).all()
-    assert mean.sum(dim=1).tolist() == pytest.approx([1] * 4, rel=1e-5)
+    network, images, draws = prepared(case, make), images[:2], 200
+    singles = sample(lambda x: network(x).softmax(1), images, case)
+    mean = deploy(network, draws)(images)
+    error = singles.std(dim=0) * (1 / draws + 1 / len(singles)) ** 0.5
+    assert mean.shape == (2, 10)
+    assert ((mean - singles.mean(dim=0)).abs() <= 5 * error).all()
+    assert mean.sum(dim=1).tolist() == pytest.approx([1, 1], rel=1e-5)
 
 
 @pytest.mark.parametrize("granularity", ["layer", "channel", "element"])
@@ -179,11 +188,8 @@ def test_pruned_network_with_noise_on_weights(pattern: str, granularity: str, ma
     deployed = deploy(network, 2)
     torch.testing.assert_close(deployed(images), network.predict(images, 1), rtol=0, atol=1e-5)
     assert count(deployed) < count(network) or pattern == "none"
-    whole = {
-        layer.weight.std().item() for layer in network.modules() if hasattr(layer, "alpha") and hasattr(layer, "weight")
-    }
-    sigmas = {layer.sigma.item() for layer in deployed.modules() if hasattr(layer, "sigma") and layer.sigma is not None}
-    assert sigmas <= whole
+    whole = {layer.weight.std().item() for layer in network.modules() if isinstance(layer, PNIConv2d | PNILinear)}
+    assert all(layer.sigma.item() in whole for layer in deployed.modules() if isinstance(layer, PNILayer))
 
 
 @pytest.mark.parametrize("where", ["inputs", "activations"])

@@ -72,7 +72,7 @@ def test_feature_noise_is_normal_with_alpha_times_std_of_the_tensor(where: str) 
 
 
 def test_noise_enters_where_it_should() -> None:
-    """With the weight at 0, noise on inputs is lost and noise on activations has nothing to scale; a bias shows the rest."""
+    """With the weight at 0 and a bias, only noise on the activations is left: the others scale with the weight."""
     x = batch(2).flatten(1)[:, :30]
     for where, seen in {"inputs": False, "weights": False, "activations": True}.items():
         layer = linear(where)

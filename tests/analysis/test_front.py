@@ -1,0 +1,101 @@
+"""The front in numbers, against sums by hand and against its definition."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from robustsearch.analysis import front
+from robustsearch.analysis.load import Run
+
+from robustsearch.errors import RunError
+from robustsearch.pareto import results_front
+from robustsearch.results import SCHEMA
+
+
+def test_the_front_of_the_hand_made_run(hand_run: Run) -> None:
+    points = front.front_table(hand_run.table)
+    found = [(row["trial"], row["epoch"], row["on_front"], row["final"]) for row in points.to_pylist()]
+    assert found == [
+        ("0001", 4, True, True),
+        ("0001", 2, False, False),
+        ("0002", 4, True, True),
+        ("0002", 2, False, False),
+        ("0003", 4, False, True),
+        ("0003", 2, False, False),
+        ("baseline", 4, False, True),
+    ]
+
+
+def test_reference_hypervolume_and_staircase_by_hand(hand_run: Run) -> None:
+    points = front.front_table(hand_run.table)
+    assert front.reference_latency(points) == pytest.approx(5.5)  # 1.1 x the baseline's 5 ms
+    assert front.front_hypervolume(points) == pytest.approx(0.5 * (2 - 1) + 0.6 * (5.5 - 2))
+    steps = [(1, 0), (1, 0.5), (2, 0.5), (2, 0.6), (5.5, 0.6)]
+    np.testing.assert_allclose(front.staircase(points), steps)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_staircase_is_the_best_accuracy_within_each_latency(seed: int, make_row) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [
+        make_row(f"{trial:04d}", epoch, float(rng.integers(1, 9)) / 10, float(rng.integers(1, 7)))
+        for trial in range(rng.integers(1, 9))
+        for epoch in (1, 2)
+    ]
+    rng.shuffle(rows)
+    points = front.front_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    corners = front.staircase(points)
+    slowest = front.SLACK * max(row["latency_p50"] for row in rows)
+    area = 0.0
+    grid = np.unique([row["latency_p50"] for row in rows] + [slowest])
+    for start, end in pairwise(grid):
+        middle = (start + end) / 2
+        attained = max(row["robust"] for row in rows if row["latency_p50"] <= middle)
+        level = corners[corners[:, 0] <= middle][-1, 1]
+        assert level == pytest.approx(attained)
+        area += attained * (end - start)
+    assert front.front_hypervolume(points) == pytest.approx(area)
+    assert corners[-1, 0] == pytest.approx(slowest)
+    assert np.all(np.diff(corners, axis=0) >= 0)
+
+
+def test_the_marks_agree_with_the_front_of_the_results(hand_run: Run) -> None:
+    expected = results_front(hand_run.table).select(["trial", "epoch"]).to_pylist()
+    marked = front.front_rows(front.front_table(hand_run.table))
+    assert [{"trial": row["trial"], "epoch": row["epoch"]} for row in marked] == expected
+
+
+def test_equal_points_are_both_on_the_front_and_count_once(make_row) -> None:
+    rows = [make_row("0001", 1, 0.5, 1.0), make_row("0002", 1, 0.5, 1.0)]
+    points = front.front_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    assert [row["trial"] for row in front.front_rows(points)] == ["0001", "0002"]
+    assert front.front_hypervolume(points) == pytest.approx(0.5 * 0.1)
+
+
+def test_a_run_with_only_a_baseline_has_an_empty_front(make_row) -> None:
+    table = pa.Table.from_pylist([make_row("baseline", 1, 0.1, 2.0, role="baseline")], schema=SCHEMA)
+    points = front.front_table(table)
+    assert points.num_rows == 1
+    assert front.front_rows(points) == []
+    assert front.front_hypervolume(points) == 0
+    assert front.staircase(points).shape == (0, 2)
+
+
+def test_failures_count_trials_by_state(make_row) -> None:
+    rows = [
+        make_row("0001", 1, 0.5, 1.0, state="running"),
+        make_row("0001", 1, None, None, state="crashed"),
+        make_row("0002", 0, None, None, state="crashed"),
+        make_row("0003", 0, None, None, state="diverged"),
+        make_row("0004", 1, 0.5, 1.0, state="stopped"),
+    ]
+    assert front.failures(pa.Table.from_pylist(rows, schema=SCHEMA)) == {"crashed": 2, "diverged": 1}
+
+
+def test_a_run_without_a_measured_row_has_no_front(make_row) -> None:
+    table = pa.Table.from_pylist([make_row("0001", 0, None, None, state="diverged")], schema=SCHEMA)
+    with pytest.raises(RunError, match=r"at least one measured trial, but the run has none \(1 diverged\)"):
+        front.front_table(table)

@@ -1,0 +1,45 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import os
+
+# Two one-thread processes (pytest -n 2) are twice as fast as two that fight for both cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from robustsearch import data
+from robustsearch.data import Dataset
+from robustsearch.evaluation.protocols import PROTOCOLS, Protocol
+from robustsearch.trial import Plan
+
+torch.set_num_threads(1)
+
+QUICK: Protocol = dataclasses.replace(PROTOCOLS["standard"], images=40, passes=4, pgd_steps=4, cw_steps=4)
+"""The standard protocol with less of everything, for tests that only need an evaluation to happen."""
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """A tenth of digits, read-only: 120 training images."""
+    return data.load("digits", fraction=0.1)
+
+
+@pytest.fixture
+def plan(digits: Dataset) -> Plan:
+    """Measured after epochs 1 and 2."""
+    return Plan(rungs=(1, 2), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
+
+
+@pytest.fixture(autouse=True)
+def no_logged_error(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A logged ERROR fails the test."""
+    yield
+    errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert not errors, errors

@@ -1,0 +1,161 @@
+"""Evaluation: what an accuracy means, its interval, and that randomness cannot hide in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from scipy.stats import binomtest
+
+from robustsearch.data import Dataset, to_tensor
+from robustsearch.errors import UserError
+from robustsearch.evaluation.intervals import wilson
+from robustsearch.evaluation.protocols import PROTOCOLS, protocol
+from robustsearch.evaluation.robust import correctness, evaluate
+from robustsearch.models.build import Network, build_network
+from robustsearch.recipe import LWTA, PNI, Mix, Model, Recipe, Training
+from robustsearch.training.loop import Trainer
+
+PLAIN = Recipe(
+    model=Model(depth=10), mix=Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0), training=Training(epochs=8, batch_size=40)
+)
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Dataset) -> Network:
+    """A plainly trained network."""
+    return train(PLAIN, digits)
+
+
+def train(recipe: Recipe, digits: Dataset) -> Network:
+    network = build_network(recipe, shape=digits.shape, classes=10, mean=digits.mean, std=digits.std, seed=0)
+    trainer = Trainer(network, recipe, digits, 0, torch.device("cpu"))
+    for _ in range(recipe.training.epochs):
+        trainer.run_epoch()
+    return network
+
+
+def images(digits: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    return to_tensor(digits.train.images, torch.device("cpu")), torch.from_numpy(digits.train.labels.copy())
+
+
+def measure(network: Network, digits: Dataset, draws: int = 1, **changes: object) -> dict[str, float | int | None]:
+    chosen = dataclasses.replace(PROTOCOLS["standard"], **changes)  # type: ignore[arg-type]
+    pictures, labels = images(digits)
+    return evaluate(network, pictures, labels, protocol=chosen, epsilon=0.1, epsilon_l2=0.5, draws=draws, seed=0)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (7, 10), (180, 200), (1, 300)])
+def test_wilson_is_scipy_s(right: int, n: int) -> None:
+    theirs = binomtest(right, n).proportion_ci(method="wilson")
+    assert wilson(right / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_accuracies_are_ordered_and_carry_their_intervals(trained: Network, digits: Dataset) -> None:
+    row = measure(trained, digits)
+    assert row["n"] == len(digits.train)
+    assert row["scoring_draws"] == 1
+    assert row["natural"] > 0.9 > row["pgd"]  # type: ignore[operator]
+    assert row["robust"] <= min(row["natural"], row["fgsm"], row["pgd"])  # type: ignore[type-var, operator]
+    assert row["pgd"] <= row["fgsm"] + 0.03  # type: ignore[operator]
+    for name in ("natural", "fgsm", "pgd", "cw", "robust"):
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == wilson(row[name], row["n"])  # type: ignore[arg-type]
+
+
+def test_natural_accuracy_is_the_plain_one(trained: Network, digits: Dataset) -> None:
+    pictures, labels = images(digits)
+    with torch.no_grad():
+        plain = (trained.eval()(pictures).argmax(1) == labels).double().mean()
+    assert measure(trained, digits)["natural"] == pytest.approx(float(plain))
+
+
+def test_a_larger_ball_leaves_less(trained: Network, digits: Dataset) -> None:
+    robust = [measure(trained, digits, epsilon=epsilon)["robust"] for epsilon in (0.01, 0.05, 0.2, 1.0)]
+    assert robust == sorted(robust, reverse=True)  # type: ignore[type-var]
+    assert robust[-1] <= 0.02  # type: ignore[operator]
+
+
+def test_cw_counts_at_its_budget_and_reports_its_norms(trained: Network, digits: Dataset) -> None:
+    pictures, labels = images(digits)
+    chosen = dataclasses.replace(PROTOCOLS["standard"], cw_steps=60)
+    rows = [
+        evaluate(trained, pictures, labels, protocol=chosen, epsilon=0.1, epsilon_l2=budget, draws=1, seed=0)
+        for budget in (1e-6, 0.5, 10.0)
+    ]
+    assert rows[0]["cw"] == rows[0]["natural"]
+    assert rows[0]["cw"] > rows[1]["cw"] > rows[2]["cw"]  # type: ignore[operator]
+    assert rows[2]["cw"] <= 0.05  # type: ignore[operator]
+    assert 0.05 < rows[0]["cw_norm"] < 5  # type: ignore[operator]
+
+
+def test_the_report_s_cw_changes_almost_nothing(trained: Network, digits: Dataset) -> None:
+    row = measure(trained, digits, cw_c=PROTOCOLS["report"].cw_c, cw_kappa=0.01, cw_lr=0.01, cw_steps=50)
+    assert row["cw"] >= row["natural"] - 0.03  # type: ignore[operator]
+
+
+def test_the_report_s_pgd_is_weaker_than_its_fgsm_and_than_the_standard(trained: Network, digits: Dataset) -> None:
+    """3 steps of 0.01 at epsilon 0.3 cannot reach their ball, from a random start they hardly move."""
+    pictures, labels = images(digits)
+    report, standard = (
+        evaluate(
+            trained,
+            pictures,
+            labels,
+            protocol=dataclasses.replace(PROTOCOLS[name], epsilon=0.3),
+            epsilon=0.1,
+            epsilon_l2=0.5,
+            draws=1,
+            seed=0,
+        )
+        for name in ("report", "standard")
+    )
+    assert report["pgd"] > standard["pgd"] + 0.1  # type: ignore[operator]
+    assert report["pgd"] > report["fgsm"]  # type: ignore[operator]
+    assert report["epsilon"] == 0.3
+
+
+def test_hard_gates_are_attacked_through_their_surrogate(digits: Dataset) -> None:
+    """The score of sampled gates is near that of the mean gates that the attack sees, not near the natural accuracy."""
+    recipe = PLAIN.replace(lwta=LWTA(kl_weight=0.0).model_dump())
+    network = train(recipe, digits)
+    network.set_gate("mean")
+    mean = measure(network, digits)
+    network.set_gate("argmax")
+    hard = measure(network, digits)
+    assert mean["natural"] > 0.8  # type: ignore[operator]
+    assert mean["robust"] < 0.5  # type: ignore[operator]
+    assert hard["robust"] < hard["natural"] - 0.3  # type: ignore[operator]
+
+
+def test_correctness_is_a_mean_over_fresh_draws(digits: Dataset) -> None:
+    network = train(PLAIN.replace(pni=PNI(alpha=1.0).model_dump()), digits).eval()
+    pictures, labels = images(digits)
+    with torch.no_grad():
+        once = correctness(network, pictures, labels, draws=1, predictions=1)
+        often = correctness(network, pictures, labels, draws=1, predictions=20)
+    assert set(once.tolist()) <= {0.0, 1.0}
+    assert ((often > 0) & (often < 1)).any()
+    assert torch.equal((often * 20).round(), often * 20)
+
+
+def test_evaluation_is_repeatable_and_scores_only_what_it_says(trained: Network, digits: Dataset) -> None:
+    state = torch.get_rng_state()
+    assert measure(trained, digits) == measure(trained, digits)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(
+        parameter.grad is None
+        for parameter in build_network(
+            PLAIN, shape=digits.shape, classes=10, mean=digits.mean, std=digits.std, seed=1
+        ).parameters()
+    )
+
+
+def test_protocols_are_named_and_an_unknown_one_lists_them() -> None:
+    assert protocol("report").pgd_steps == 3
+    assert protocol("standard").scoring_draws(1) == 10
+    assert protocol("standard").scoring_draws(8) == 3
+    with pytest.raises(UserError, match=r"must be one of standard, report, but got 'best'"):
+        protocol("best")
+    assert all(math.isfinite(each.cw_c) for each in PROTOCOLS.values())

@@ -1,0 +1,109 @@
+"""One trial: rows, checkpoints, resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robustsearch.data import Dataset
+from robustsearch.errors import TrialError
+from robustsearch.recipe import IBP, LWTA, PNI, Attack, Mix, Model, Recipe, Training
+from robustsearch.results import COLUMNS
+from robustsearch.trial import Plan, Trial, run_trial
+
+RECIPE = Recipe(
+    model=Model(depth=10),
+    lwta=LWTA(ibp=IBP()),
+    pni=PNI(),
+    mix=Mix(clean=0.2, noise=0.2, fgsm=0.2, pgd=0.2, cw=0.2),
+    attack=Attack(steps=2, step=0.05, warmup=0.5),
+    training=Training(epochs=4, batch_size=40),
+    draws=2,
+)
+TIMES = {"train_s", "eval_s", "latency_s", "latency_p50", "latency_p95", "throughput"}
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def run(digits: Dataset, plan: Plan, checkpoint: Path | None = None, recipe: Recipe = RECIPE) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    run_trial(recipe, 7, lambda row: rows.append(dict(row)), dataset=digits, plan=plan, checkpoint=checkpoint)
+    return rows
+
+
+def test_a_row_at_each_rung_and_at_the_end_with_columns_of_the_results(digits: Dataset, plan: Plan) -> None:
+    rows = run(digits, plan)
+    assert [row["epoch"] for row in rows] == [1, 2, 4]
+    for row in rows:
+        assert row.keys() <= COLUMNS.keys()
+        assert all(row[name] is not None for name in row.keys() - {"cw_norm"})
+        assert 0 <= row["robust"] <= min(row["natural"], row["fgsm"], row["pgd"]) <= 1
+        assert row["latency_p95"] >= row["latency_p50"] > 0
+        assert row["split"] == "validation"
+
+
+def test_rungs_change_nothing_in_the_training(digits: Dataset, plan: Plan) -> None:
+    often = run(digits, plan)
+    once = run(digits, Plan(rungs=(), protocol=plan.protocol, epsilon=plan.epsilon, epsilon_l2=plan.epsilon_l2))
+    assert untimed(once) == untimed(often)[-1:]
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_resumed_after_any_epoch_it_is_the_uninterrupted_trial_bit_for_bit(
+    digits: Dataset, plan: Plan, tmp_path: Path, killed_after: int
+) -> None:
+    whole = Trial(RECIPE, 7, digits, plan)
+    while not whole.done:
+        whole.advance()
+    first = Trial(RECIPE, 7, digits, plan)
+    for _ in range(killed_after):
+        first.advance()
+    first.save(tmp_path / "checkpoint.pt")
+    resumed = Trial(RECIPE, 7, digits, plan)
+    assert resumed.load(tmp_path / "checkpoint.pt")
+    assert resumed.epoch == killed_after
+    while not resumed.done:
+        resumed.advance()
+    assert untimed(resumed.rows) == untimed(whole.rows)
+    assert resumed.losses == whole.losses
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def test_a_finished_trial_reports_its_rungs_again_and_trains_no_more(
+    digits: Dataset, plan: Plan, tmp_path: Path
+) -> None:
+    assert run(digits, plan, tmp_path / "checkpoint.pt") == run(digits, plan, tmp_path / "checkpoint.pt")
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    trial = Trial(RECIPE, 7, digits, plan)
+    for _ in range(2):
+        trial.advance()
+        trial.save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    resumed = Trial(RECIPE, 7, digits, plan)
+    assert resumed.load(path)
+    assert resumed.epoch == 1
+    path.with_name("checkpoint.pt.previous").write_bytes(b"")
+    assert not Trial(RECIPE, 7, digits, plan).load(path)
+
+
+def test_another_trial_s_checkpoint_is_refused(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    trial = Trial(RECIPE, 7, digits, plan)
+    trial.save(tmp_path / "checkpoint.pt")
+    with pytest.raises(TrialError, match="own recipe and seed"):
+        Trial(RECIPE, 8, digits, plan).load(tmp_path / "checkpoint.pt")
+
+
+def test_a_checkpoint_holds_no_pickled_code(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    trial = Trial(RECIPE, 7, digits, plan)
+    trial.advance()
+    trial.save(tmp_path / "checkpoint.pt")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["rows"] == trial.rows
