@@ -29,7 +29,9 @@ def texts(figure: Figure) -> list[Text]:
         for at, label in zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
         if not min(axis.get_view_interval()) <= at <= max(axis.get_view_interval())
     ]
-    return [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible() and text not in beyond]
+    return [
+        text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible() and text not in beyond
+    ]
 
 
 def series(figure: Figure) -> list[tuple[str, list[tuple[float, float]]]]:

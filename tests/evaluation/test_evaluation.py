@@ -9,6 +9,8 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
+from robustsearch.attacks.gradient import crafting
+from robustsearch.attacks.named import pgd
 from robustsearch.data import Dataset, to_tensor
 from robustsearch.errors import UserError
 from robustsearch.evaluation.intervals import wilson
@@ -116,17 +118,17 @@ def test_the_report_s_pgd_is_weaker_than_its_fgsm_and_than_the_standard(trained:
     assert report["epsilon"] == 0.3
 
 
-def test_hard_gates_are_attacked_through_their_surrogate(digits: Dataset) -> None:
-    """The score of sampled gates is near that of the mean gates that the attack sees, not near the natural accuracy."""
-    recipe = PLAIN.replace(lwta=LWTA(kl_weight=0.0).model_dump())
-    network = train(recipe, digits)
-    network.set_gate("mean")
-    mean = measure(network, digits)
-    network.set_gate("argmax")
-    hard = measure(network, digits)
-    assert mean["natural"] > 0.8  # type: ignore[operator]
-    assert mean["robust"] < 0.5  # type: ignore[operator]
-    assert hard["robust"] < hard["natural"] - 0.3  # type: ignore[operator]
+def test_sampled_gates_are_attacked_through_their_surrogate_which_is_stronger(digits: Dataset) -> None:
+    """The gradient through hard, random winners finds less than the one through the mean gate (METHODS 7)."""
+    network = train(PLAIN.replace(lwta=LWTA(kl_weight=0.0).model_dump()), digits)
+    pictures, labels = images(digits)
+    adaptive = measure(network, digits)
+    generator = torch.Generator().manual_seed(0)
+    with crafting(network):
+        found = pgd(network, pictures, labels, epsilon=0.1, step=0.0125, steps=20, generator=generator)
+        naive = correctness(network, found, labels, draws=1, predictions=10).mean()
+    assert adaptive["natural"] > 0.8  # type: ignore[operator]
+    assert adaptive["pgd"] < float(naive) - 0.05  # type: ignore[operator]
 
 
 def test_correctness_is_a_mean_over_fresh_draws(digits: Dataset) -> None:
@@ -140,16 +142,10 @@ def test_correctness_is_a_mean_over_fresh_draws(digits: Dataset) -> None:
     assert torch.equal((often * 20).round(), often * 20)
 
 
-def test_evaluation_is_repeatable_and_scores_only_what_it_says(trained: Network, digits: Dataset) -> None:
+def test_evaluation_is_repeatable_and_touches_no_global_generator(trained: Network, digits: Dataset) -> None:
     state = torch.get_rng_state()
     assert measure(trained, digits) == measure(trained, digits)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(
-        parameter.grad is None
-        for parameter in build_network(
-            PLAIN, shape=digits.shape, classes=10, mean=digits.mean, std=digits.std, seed=1
-        ).parameters()
-    )
 
 
 def test_protocols_are_named_and_an_unknown_one_lists_them() -> None:

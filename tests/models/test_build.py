@@ -174,7 +174,7 @@ def test_kl_without_terms(make: Make, images: Tensor) -> None:
 
 def test_predict_is_the_mean_softmax_over_draws(recipe: Recipe, make: Make, images: Tensor) -> None:
     """From one state of the noise: K passes in turn where draws are made per pass, else K copies of the batch."""
-    network = make(recipe).eval()
+    network, images = make(recipe).double().eval(), images.double()
     state = network.noise.state()
     predicted = network.predict(images, 5)
     network.noise.load_state(state)
@@ -183,8 +183,8 @@ def test_predict_is_the_mean_softmax_over_draws(recipe: Recipe, make: Make, imag
     else:
         logits = network(torch.cat([images] * 5)).view(5, 4, 10)
     expected = special.softmax(logits.detach().numpy(), axis=2).mean(axis=0)
-    np.testing.assert_allclose(predicted.detach(), expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(predicted.detach().sum(dim=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(predicted.detach(), expected, rtol=1e-9)
+    np.testing.assert_allclose(predicted.detach().sum(dim=1), 1, rtol=1e-9)
 
 
 def test_set_gate_switches_every_layer(make: Make, images: Tensor) -> None:
