@@ -17,6 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
@@ -125,11 +126,21 @@ _BASELINE: dict[str, Any] = {
 def _marker(row: Row, shade: str, *, coloured: bool) -> dict[str, Any]:
     """Large on the front, small below it, smaller before a trial's last rung; a cross if masked."""
     size = 6.5 if row["on_front"] else 4.5 if row["final"] else 3
-    look = {"linestyle": "none", "marker": "o", "markersize": size, "zorder": 5 if row["on_front"] else 3}
+    look: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": size,
+        "zorder": 5 if row["on_front"] else 3,
+    }
     if row["masked"]:
-        return look | {"marker": "x", "color": shade, "mew": 2 if row["on_front"] else 1.2}
+        cross = {"marker": "x", "color": shade, "mew": 2 if row["on_front"] else 1.2}
+        return look | cross | {"zorder": look["zorder"] + 0.5, "path_effects": _HALO}
     rim = style.INK if coloured and row["on_front"] else "white"
     return look | {"color": shade, "markeredgecolor": rim, "mew": 0.7}
+
+
+_HALO = (withStroke(linewidth=4, foreground="white"),)
+"""A white rim, so that the mark of a masked point shows above any other."""
 
 
 def _draw_bars(axes: Axes, row: Row) -> None:

@@ -73,7 +73,8 @@ def figure(points: pa.Table, colours: style.Colours | None) -> Any:
         "line": {"color": style.FRONT},
     }
     plot = Figure(Scatter(**stairs, mode="lines", hoverinfo="skip", showlegend=False))
-    for name in [*list(groups)[1:], KINDS[0]]:  # the front last, on top
+    baseline = [name for name in groups if name not in KINDS]
+    for name in [*KINDS[1:3], *baseline, KINDS[0], KINDS[3]]:  # later is on top; nothing may hide a masked point
         if groups[name]:
             plot.add_trace(Scatter(**_trace(name, groups[name], shared)))
             entry = _legend_entry(name, colours)

@@ -41,7 +41,7 @@ def test_median_tail_and_throughput_of_known_delays() -> None:
     sleeper = Sleeper()
     found = measure(sleeper, (1, 8, 8), CPU)
     assert 3.0 <= found.latency_p50 < 8.0
-    assert 15.0 <= found.latency_p95
+    assert found.latency_p95 >= 15.0
     assert THROUGHPUT_BATCH / 0.2 < found.throughput <= THROUGHPUT_BATCH / 0.02
     assert sleeper.calls.count(1) > RUNS  # warm-up is not timed
     assert found.threads == torch.get_num_threads()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import recipe as recipes
 from ..recipe import GateMode, Recipe
+from ..seeds import derive
 from .ibp import BlockPrior
 from .lwta import LWTA, check_gate
 from .pni import PNIConv2d, PNILinear
@@ -124,18 +124,19 @@ def build_network(
         classes: Number of classes.
         mean: Mean of each channel, pixel units of [0, 1].
         std: Standard deviation of each channel, same units, > 0.
-        seed: At least 0. torch's global generators are neither read nor moved.
+        seed: Any integer. torch's global generators are neither read nor moved.
     """
     channels, *size = shape
     if not len(mean) == len(std) == channels:
         raise ValueError(
             f"`mean` and `std` need a value for each of {channels} channels, but have {len(mean)}, {len(std)}"
         )
-    init_seed, noise_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
-    noise = Noise(noise_seed)
+    noise = Noise(derive(seed, "noise"))
     smoothing = recipe.smoothing
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(init_seed)  # torch.manual_seed would also reseed the GPUs, for good
+        torch.default_generator.manual_seed(
+            derive(seed, "init")
+        )  # torch.manual_seed would also reseed the GPUs, for good
         body = WideResNet(
             recipe.model.depth,
             recipe.model.widen_factor,

@@ -40,7 +40,7 @@ def gate(h: Tensor, *, scale: float, temperature: float | None, noise: Noise) ->
         h = torch.sub(h, torch.log(-torch.log(noise.uniform(h.shape, h))), alpha=scale)
     if temperature is not None:
         return torch.softmax(h / temperature, dim=2)
-    winner = h.argmax(dim=2, keepdim=True)
+    winner = h.max(dim=2, keepdim=True).indices  # h.argmax is 8 times slower here, on the CPU
     return torch.zeros_like(h).scatter_(2, winner, 1.0)
 
 

@@ -10,7 +10,7 @@ import platform
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from .. import results
 from ..events import Event, EventLog
@@ -127,3 +127,9 @@ class Ledger:
     def close(self) -> None:
         """Close the log."""
         self.log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -214,49 +214,49 @@ def _run(
         f"{', '.join(map(str, plan.rungs))}; {sampler}, {settings.scheduler}; {concurrency} at a time.",
         f"Run folder: {folder.root}",
     )
-    ledger = Ledger(folder)
-    ledger.log.append("start")
-    progress = view.Progress(out, ledger, settings.trials + 1, settings.epochs)
-    searcher = OptunaSearcher(
-        space,
-        ledger,
-        folder,
-        baseline=plain(settings.epochs),
-        overrides={"training.epochs": settings.epochs},
-        epsilon=dataset.epsilon,
-        sampler=sampler,
-        trials=settings.trials,
-        seed=settings.seed,
-    )
-    scheduler = RungScheduler(
-        ledger, eta=settings.eta if settings.scheduler == "mo-asha" else None, changed=progress.changed
-    )
-    trials = str(folder.trials.resolve())
-    worker = tune.with_parameters(Worker, trials=trials, dataset=dataset, plan=plan, threads=settings.cpus_per_trial)
-    tune.Tuner(
-        tune.with_resources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=-1,
-            reuse_actors=True,
-            max_concurrent_trials=concurrency,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str((folder.root / ".tune").resolve()),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-        ),
-    ).fit()
-    if ledger.unfinished() or len(ledger.searched()) < settings.trials:
-        raise KeyboardInterrupt
-    ledger.log.append("end")
-    ledger.close()
+    with Ledger(folder) as ledger:
+        ledger.log.append("start")
+        progress = view.Progress(out, ledger, settings.trials + 1, settings.epochs)
+        searcher = OptunaSearcher(
+            space,
+            ledger,
+            folder,
+            baseline=plain(settings.epochs),
+            overrides={"training.epochs": settings.epochs},
+            epsilon=dataset.epsilon,
+            sampler=sampler,
+            trials=settings.trials,
+            seed=settings.seed,
+        )
+        eta = settings.eta if settings.scheduler == "mo-asha" else None
+        trials = str(folder.trials.resolve())
+        worker = tune.with_parameters(
+            Worker, trials=trials, dataset=dataset, plan=plan, threads=settings.cpus_per_trial
+        )
+        tune.Tuner(
+            tune.with_resources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=RungScheduler(ledger, eta=eta, changed=progress.changed),
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=concurrency,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str((folder.root / ".tune").resolve()),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        ).fit()
+        if ledger.unfinished() or len(ledger.searched()) < settings.trials:
+            raise KeyboardInterrupt
+        ledger.log.append("end")
+        crashed = sum(entry.state == "crashed" for entry in ledger.entries.values())
     out.print()
     out.print(view.front_table(results.read(folder.results)))
     _say(out, *view.next_steps(folder.root))
-    return sum(entry.state == "crashed" for entry in ledger.entries.values())
+    return crashed
 
 
 def _say(out: Console, *lines: str) -> None:

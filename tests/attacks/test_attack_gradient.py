@@ -157,6 +157,16 @@ ATTACKS: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_run_where_the_images_are_and_never_wait_for_a_value(name: str, make_net: MakeNet) -> None:
+    """Torch's meta device mixes with no other, and has no values for the program to wait for."""
+    net = make_net().eval().to("meta")
+    images, labels = (tensor.to("meta") for tensor in a_batch())
+    adversarial = ATTACKS[name](net, images, labels)
+    assert adversarial.device.type == "meta"
+    assert adversarial.shape == images.shape
+
+
 @contextmanager
 def nothing_changes(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     """Random state, flags, gradients, parameters, buffers, grad mode, tracing and inputs stay the same."""

@@ -84,14 +84,17 @@ def test_attacks_have_the_norm_and_the_strength_asked_for(norm: Norm, strength: 
     assert full.ne(IMAGES).any()
 
 
-def test_pgd_starts_at_random_and_takes_the_steps_of_the_recipe() -> None:
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_pgd_starts_at_random_and_takes_the_steps_of_the_recipe(strength: float) -> None:
     mixer = Mixer(Mix(), ATTACK, seed=3)
-    state = mixer.state()["starts"]
     generator = torch.Generator()
-    generator.set_state(state)
-    expected = pgd(linear, IMAGES, LABELS, epsilon=0.2, step=0.05, steps=4, generator=generator)
-    assert torch.equal(mixer.perturb("pgd", linear, IMAGES, LABELS), expected)
-    assert not torch.equal(mixer.perturb("pgd", linear, IMAGES, LABELS), expected), "each batch has its own start"
+    generator.set_state(mixer.state()["starts"])
+    numbers = {"epsilon": 0.2 * strength, "step": 0.05 * strength}
+    expected = pgd(linear, IMAGES, LABELS, steps=4, generator=generator, **numbers)
+    first = mixer.perturb("pgd", linear, IMAGES, LABELS, strength=strength)
+    second = mixer.perturb("pgd", linear, IMAGES, LABELS, strength=strength)
+    assert torch.equal(first, expected)
+    assert not torch.equal(second, expected), "each batch has its own start"
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "cw"])

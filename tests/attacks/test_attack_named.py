@@ -132,6 +132,28 @@ def test_the_observer_sees_every_iterate_with_its_own_value() -> None:
     assert float(last) == seen[-1][0]
 
 
+def test_a_step_sees_a_finite_gradient() -> None:
+    seen: list[Tensor] = []
+
+    def step(iterate: Tensor, gradient: Tensor, values: Tensor) -> Tensor:
+        seen.append(gradient)
+        return iterate
+
+    slopes = torch.tensor([torch.nan, torch.inf, -torch.inf, 2.0])
+    images, labels = torch.full((1, 1, 1, 4), 0.5), torch.tensor([0])
+    run(
+        lambda x: x.flatten(1) * slopes,
+        images,
+        labels,
+        start=at_image,
+        step=step,
+        project=clip,
+        objective=lambda logits, labels: logits.sum(1),
+        steps=1,
+    )
+    assert seen[0].flatten().tolist() == [0, 0, 0, 2]
+
+
 def test_best_keeps_the_highest_score_of_each_image_and_never_nan() -> None:
     best = Best(torch.zeros(3, 1, 1, 1))
     for pixel, score in (
@@ -312,7 +334,9 @@ def test_pgd_refuses_a_ball_that_it_cannot_reach() -> None:
         pgd(Linear(), images, labels, **report)
     moved = pgd(Linear(), images, labels, **report, allow_unreachable=True) - images
     torch.testing.assert_close(moved.abs().amax(), torch.tensor(0.03))
-    pgd(Linear(), images, labels, **report | {"step": 0.1})  # 3 * 0.1 is 0.3, whatever float64 says
+    rounded: dict[str, Any] = {"epsilon": 0.1, "step": 0.1 / 19, "steps": 19, "random_start": False}
+    assert rounded["steps"] * rounded["step"] < rounded["epsilon"], "only by rounding: that is no reason to refuse"
+    pgd(Linear(), images, labels, **rounded)
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -80,7 +81,7 @@ def test_the_masked_network_depends_on_its_images(make: Make, images: Tensor) ->
     """Or the equality above would show little."""
     network = remove(make({"lwta": {"gate": "mean", "ibp": {}}}), REMOVED["some"])
     probabilities = network.predict(images, 1)
-    assert probabilities.std(dim=0).min() > 0.01
+    assert probabilities.std(dim=0).median() > 0.01
 
 
 def test_number_of_parameters_with_half_the_blocks(make: Make) -> None:
@@ -164,7 +165,7 @@ def test_law_of_the_output(case: str, make: Make, images: Tensor) -> None:
     network, images = prepared(case, make), images[:2]
     ours = sample(lambda x: network(x).softmax(1), images, case).flatten(1).numpy()
     theirs = sample(deploy(network, 1), images, case).flatten(1).numpy()
-    assert ours.std(axis=0).min() > 1e-3, "nothing random to compare"
+    assert np.median(ours.std(axis=0)) > 0.01, "nothing random to compare"
     for column in range(20):
         assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3 / 20
 

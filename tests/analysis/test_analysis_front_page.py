@@ -139,18 +139,18 @@ def test_the_page_is_coloured_as_the_paper_is(hand_run: Run, field: str) -> None
     points = front_table(hand_run.table)
     colours = style.colours(points, field)
     traces = front_page.figure(points, colours).to_plotly_json()["data"]
-    drawn = {}
+    drawn = []
     for trace in traces:
-        for (trial, _), x, y in zip(trace.get("customdata", []), trace["x"], trace["y"], strict=False):
-            marker = trace["marker"]
-            shades = marker["line"]["color"] if marker["symbol"] == "x-thin" else marker["color"]
-            drawn |= {(trial, x, round(y)): shade for shade in [shades] if trial == "baseline"}
-            if trial != "baseline":
-                index = list(trace["x"]).index(x) if list(trace["x"]).count(x) == 1 else list(trace["y"]).index(y)
-                drawn[trial, x, round(y)] = list(shades)[index]
-    for row, shade in zip(points.to_pylist(), colours.points, strict=True):
-        expected = style.INK if row["trial"] == "baseline" else shade
-        assert drawn[row["trial"], row["latency_p50"], round(100 * row["robust"])] == expected
+        marker = trace["marker"] if "customdata" in trace else {}
+        shades = marker["line"]["color"] if marker.get("symbol") == "x-thin" else marker.get("color")
+        shades = [shades] if isinstance(shades, str) else shades
+        trials = [trial for trial, _ in trace.get("customdata", [])]
+        drawn += [(*key, shade) for *key, shade in zip(trials, trace["x"], shades or [], strict=False)]
+    expected = [
+        (row["trial"], row["latency_p50"], style.INK if row["role"] == "baseline" else shade)
+        for row, shade in zip(points.to_pylist(), colours.points, strict=True)
+    ]
+    assert sorted(drawn) == sorted(expected)
     assert any(trace["marker"].get("showscale") for trace in traces[1:]) == (colours.norm is not None)
     assert {trace["name"] for trace in traces[1:] if trace.get("name")} >= set(colours.names)
 

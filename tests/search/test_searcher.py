@@ -1,0 +1,187 @@
+"""Optuna behind Ray's `Searcher`, and the ledger: real study, real files, no cluster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from robustsearch import results
+from robustsearch.recipe import Recipe
+from robustsearch.runfolder import RunFolder
+from robustsearch.search import spaces
+from robustsearch.search.ledger import Ledger
+from robustsearch.search.searcher import OptunaSearcher, best_values, choose_sampler
+from robustsearch.search.tuner import plain
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_info({})
+    return folder
+
+
+opened: list[Ledger] = []
+
+
+@pytest.fixture(autouse=True)
+def close_ledgers() -> Iterator[None]:
+    yield
+    while opened:
+        opened.pop().close()
+
+
+def open_ledger(folder: RunFolder) -> Ledger:
+    opened.append(Ledger(folder))
+    return opened[-1]
+
+
+def searcher(folder: RunFolder, trials: int = 6, sampler: str = "tpe") -> tuple[OptunaSearcher, Ledger]:
+    ledger = open_ledger(folder)
+    return (
+        OptunaSearcher(
+            spaces.find("lwta"),
+            ledger,
+            folder,
+            baseline=plain(4),
+            overrides={"training.epochs": 4},
+            epsilon=0.1,
+            sampler=sampler,
+            trials=trials,
+            seed=3,
+        ),
+        ledger,
+    )
+
+
+def row(epoch: int, robust: float, latency: float) -> dict[str, Any]:
+    return {"epoch": epoch, "robust": robust, "latency_p50": latency}
+
+
+def run_all(search: OptunaSearcher, ledger: Ledger, stop_after: int = 10**6) -> list[dict[str, Any]]:
+    """Play the cluster, one trial at a time: trial i gets robust accuracy (i mod 7) / 10 and latency 10 - i."""
+    configs = []
+    for index in range(stop_after):
+        config = search.suggest(f"ray{index}")
+        if config == Searcher.FINISHED:
+            break
+        assert isinstance(config, dict)
+        configs.append(config)
+        place = list(ledger.entries).index(config["trial"])
+        ledger.report(config["trial"], row(1, (place % 7) / 10, 10.0 - place))
+        ledger.finish(config["trial"], "completed", epoch=4)
+        search.on_trial_complete(f"ray{index}", {})
+    return configs
+
+
+def test_baseline_first_then_starts_then_the_sampler_until_enough(folder: RunFolder) -> None:
+    search, ledger = searcher(folder)
+    configs = run_all(search, ledger)
+    assert [config["trial"] for config in configs] == ["baseline", "0000", "0001", "0002", "0003", "0004", "0005"]
+    recipes = [Recipe.from_json(config["recipe"]) for config in configs]
+    assert recipes[0] == plain(4)
+    assert [recipe.lwta.gate for recipe in recipes[1:3] if recipe.lwta] == ["sample", "mean"]
+    assert {recipe.training.epochs for recipe in recipes} == {4}
+    assert len({recipe.digest for recipe in recipes}) == 7
+
+
+def test_the_study_holds_both_values_and_opens_in_optuna_again(folder: RunFolder) -> None:
+    search, ledger = searcher(folder)
+    run_all(search, ledger)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.study_file)))
+    study = optuna.load_study(study_name="run", storage=storage)
+    assert study.directions == [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE]
+    assert study.metric_names == ["robust", "latency_p50"]
+    assert [trial.values for trial in study.trials] == [[(i % 7) / 10, 10.0 - i] for i in range(1, 7)]
+    assert [trial.user_attrs["trial"] for trial in study.trials] == [f"{i:04d}" for i in range(6)]
+
+
+def test_diverged_crashed_and_lost_trials_are_told_as_failures_with_a_row(folder: RunFolder) -> None:
+    search, ledger = searcher(folder)
+    search.suggest("b")
+    for ray_id, state in (("r0", "diverged"), ("r1", "crashed")):
+        config = search.suggest(ray_id)
+        assert isinstance(config, dict)
+        ledger.finish(config["trial"], state, "because", epoch=2)  # type: ignore[arg-type]
+        search.on_trial_complete(ray_id, {})
+    search.suggest("r2")
+    search.on_trial_complete("r2", error=True)
+    assert [trial.state for trial in search.study.trials] == [TrialState.FAIL] * 3
+    rows = {row["trial"]: row for row in results.read(folder.results).to_pylist()}
+    assert {name: (row["state"], row["reason"]) for name, row in rows.items()} == {
+        "0000": ("diverged", "because"),
+        "0001": ("crashed", "because"),
+        "0002": ("crashed", "its worker died"),
+    }
+    assert rows["0000"]["epoch"] == 2
+    assert all(row["robust"] is None for row in rows.values())
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_new_driver_goes_on_as_the_old_one_would_have(tmp_path: Path, sampler: str) -> None:
+    """Cut between any two trials, and with one trial running, the recipes asked for are those of an uncut search."""
+    whole_folder = RunFolder(tmp_path / "whole" / "run")
+    whole_folder.write_info({})
+    search, ledger = searcher(whole_folder, trials=8, sampler=sampler)
+    whole = run_all(search, ledger)
+    cut_folder = RunFolder(tmp_path / "cut" / "run")
+    cut_folder.write_info({})
+    seen = []
+    for cut in (3, 1, 2):
+        search, ledger = searcher(cut_folder, trials=8, sampler=sampler)
+        seen += run_all(search, ledger, stop_after=cut)
+        lost = search.suggest("lost")  # asked for, and then the driver dies
+        assert isinstance(lost, dict)
+        ledger.close()
+    search, ledger = searcher(cut_folder, trials=8, sampler=sampler)
+    seen += run_all(search, ledger)
+    assert seen == whole
+    assert [trial.state for trial in search.study.trials] == [TrialState.COMPLETE] * 8
+
+
+def test_a_driver_that_died_between_log_and_study_is_reconciled(folder: RunFolder) -> None:
+    search, ledger = searcher(folder)
+    search.suggest("b")
+    config = search.suggest("r0")
+    assert isinstance(config, dict)
+    ledger.report(config["trial"], row(1, 0.4, 2.0))
+    ledger.finish(config["trial"], "stopped", "enough", epoch=1)  # in the log, but the study never heard
+    search.study.ask()  # in the study, but the log never heard
+    ledger.close()
+    search, _ = searcher(folder)
+    assert search.study.trials[0].values == [0.4, 2.0]
+    assert search.study.trials[1].state == TrialState.FAIL
+
+
+def test_a_rung_reported_twice_counts_once(folder: RunFolder) -> None:
+    search, ledger = searcher(folder)
+    search.suggest("b")
+    assert ledger.report("baseline", row(1, 0.5, 1.0))
+    assert not ledger.report("baseline", row(1, 0.6, 1.0))
+    ledger.close()
+    assert [found["robust"] for found in results.read(folder.results).to_pylist()] == [0.5]
+    assert [found["robust"] for found in open_ledger(folder).entries["baseline"].rows] == [0.5]
+
+
+def test_values_are_those_of_the_best_rung() -> None:
+    rows = [row(1, 0.5, 3.0), row(2, 0.7, 4.0), row(4, 0.6, 2.0), {"epoch": 4}]
+    assert best_values(rows) == [0.7, 4.0]
+    assert best_values([row(1, math.nan, 1.0)]) is None
+    assert best_values([]) is None
+
+
+def test_auto_is_gp_for_numbers_and_tpe_for_conditions(tmp_path: Path) -> None:
+    assert choose_sampler(spaces.find("lwta").sample(0.1, seed=0)) == "tpe"
+    path = tmp_path / "numbers.py"
+    path.write_text(
+        '"""One number."""\nfrom robustsearch.recipe import Recipe, Training\n'
+        'def suggest(trial, epsilon): return Recipe(training=Training(lr=trial.suggest_float("lr", 0.01, 0.1)))\n'
+    )
+    assert choose_sampler(spaces.find(str(path)).sample(0.1, seed=0)) == "gp"

@@ -1,0 +1,124 @@
+"""Every space: 50 recipes that build and run one step; finding spaces by name and file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from robustsearch.data import Dataset, Split
+from robustsearch.errors import SpaceError
+from robustsearch.models.build import build_network
+from robustsearch.models.deploy import deploy
+from robustsearch.recipe import MIX_NAMES, Mix, Recipe
+from robustsearch.search import spaces
+from robustsearch.training.loop import Trainer
+
+
+@pytest.mark.parametrize("name", spaces.names())
+def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> None:
+    """Each attack of the mix gets its turn at the front: recipe i meets attack i mod 5."""
+    few = Split(digits.train.images[:6], digits.train.labels[:6])
+    tiny = dataclasses.replace(digits, train=few)
+    samples = spaces.find(name).sample(digits.epsilon, seed=1, count=50)
+    assert len(samples) >= 50
+    assert len({sample.recipe.digest for sample in samples}) >= 50
+    for index, sample in enumerate(samples):
+        chosen = MIX_NAMES[index % len(MIX_NAMES)]
+        mix = Mix(**{name: float(name == chosen) for name in MIX_NAMES})
+        recipe = sample.recipe.replace(mix=mix.model_dump(), **{"training.batch_size": 6})
+        network = build_network(recipe, shape=tiny.shape, classes=10, mean=tiny.mean, std=tiny.std, seed=index)
+        losses = Trainer(network, recipe, tiny, index, torch.device("cpu")).run_epoch()
+        assert losses["loss"] > 0
+        with torch.inference_mode():
+            probabilities = deploy(network, recipe.draws)(torch.rand(2, *tiny.shape))
+        assert probabilities.shape == (2, 10)
+        assert torch.allclose(probabilities.sum(1), torch.ones(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", spaces.names())
+def test_a_space_says_what_it_is_and_its_settings_depend_on_each_other_rightly(name: str) -> None:
+    space = spaces.find(name)
+    assert space.summary.endswith(".")
+    assert len(space.summary) < 100
+    for sample in space.sample(0.1, seed=2, count=60):
+        recipe, settings = sample.recipe, sample.settings
+        assert ("gate_noise" in settings) == (recipe.lwta is not None and recipe.lwta.gate == "noisy")
+        assert ("units" in settings) == (recipe.lwta is not None)
+        assert ("ibp_alpha" in settings) == (recipe.lwta is not None and recipe.lwta.ibp is not None)
+        assert ("pni_alpha" in settings) == (recipe.pni is not None)
+        assert ("draws" in settings) == recipe.is_stochastic
+        assert 0.1 <= recipe.attack.epsilon <= 0.2
+
+
+def test_epsilon_sets_the_scale_of_the_training_attack() -> None:
+    for sample in spaces.find("mix").sample(8 / 255, seed=0):
+        assert 8 / 255 <= sample.recipe.attack.epsilon <= 16 / 255
+
+
+def test_starts_come_first() -> None:
+    space = spaces.find("mix")
+    first = space.sample(0.1, seed=0)[0].recipe.mix
+    assert first.clean == pytest.approx(0.5, abs=0.01)
+    assert first.pgd == pytest.approx(0.125, abs=0.01)
+
+
+def test_conditional_spaces_are_not_numeric() -> None:
+    assert not spaces.is_numeric(spaces.find("lwta").sample(0.1, seed=0))
+
+
+OWN = '''
+"""Learning rate and epsilon of a small network."""
+from robustsearch.recipe import Attack, Model, Recipe, Training
+
+
+def suggest(trial, epsilon):
+    return Recipe(
+        model=Model(depth=10),
+        attack=Attack(epsilon=epsilon, step=epsilon, steps=1),
+        training=Training(lr=trial.suggest_float("lr", 0.01, 0.1)),
+    )
+'''
+
+
+def test_a_file_is_a_space(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    space = spaces.find(str(path))
+    assert (space.name, space.summary) == ("own", "Learning rate and epsilon of a small network.")
+    samples = space.sample(0.1, seed=0)
+    assert all(isinstance(sample.recipe, Recipe) for sample in samples)
+    assert spaces.is_numeric(samples)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("x = 1", "must define `suggest"),
+        ("x = ", "must be Python that runs, but .* raised SyntaxError"),
+        ("def suggest(trial, epsilon): return 3", "must yield a Recipe, but yielded 3"),
+        ("def suggest(trial, epsilon): return 1 / 0", "raised ZeroDivisionError: division by zero"),
+        (
+            "from robustsearch.recipe import *\ndef suggest(trial, epsilon): return Recipe(mix=Mix(clean=1))",
+            r"must sum to 1, but sum to 1\.5",
+        ),
+        (
+            "from robustsearch.recipe import *\ndef suggest(trial, epsilon): return Recipe(lwta=LWTA(units=3))",
+            r"`units` must divide the channels.*but got 3",
+        ),
+    ],
+)
+def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, rule: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    with pytest.raises(SpaceError, match=rule):
+        spaces.find(str(path)).sample(0.1, seed=0)
+
+
+def test_an_unknown_space_lists_the_known_ones() -> None:
+    with pytest.raises(SpaceError, match=r"one of joint, lwta, mix, pni or a \.py file, but got 'lwtb'"):
+        spaces.find("lwtb")
+    with pytest.raises(SpaceError, match="must be a file that is there"):
+        spaces.find("nowhere.py")

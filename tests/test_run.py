@@ -1,0 +1,250 @@
+"""The command, as a user runs it: searches end to end on a real local cluster, kills, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from robustsearch import results
+from robustsearch.recipe import Recipe
+from robustsearch.results import SCHEMA
+
+COMMAND = [sys.executable, "-m", "robustsearch.run"]
+SMALL = '''
+"""A small network: units, gate, draws."""
+from robustsearch.recipe import LWTA, Attack, Model, Recipe
+
+
+def suggest(trial, epsilon):
+    gate = trial.suggest_categorical("gate", ["sample", "mean"])
+    return Recipe(
+        model=Model(depth=10),
+        lwta=LWTA(units=trial.suggest_categorical("units", [2, 4]), gate=gate),
+        attack=Attack(epsilon=epsilon, step=epsilon, steps=trial.suggest_int("steps", 1, 3)),
+        draws=trial.suggest_int("draws", 1, 4) if gate == "sample" else 1,
+    )
+'''
+
+
+def run(*arguments: str, cwd: Path, timeout: float = 110) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A folder to work in, with a space of the user's own."""
+    (tmp_path / "small.py").write_text(SMALL)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_two_trials_of_the_main_job_end_to_end(tmp_path: Path) -> None:
+    done = run(
+        *("--space", "lwta", "--trials", "2", "--epochs", "1", "--fraction", "0.2", "--name", "e2e"),
+        cwd=tmp_path,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for words in (
+        "Front: robust accuracy against latency",
+        "WRN-34-1, ReLU",
+        "Run folder: runs/e2e",
+        "3/3 done",
+        "left",
+    ):
+        assert words in done.stdout
+    folder = tmp_path / "runs" / "e2e"
+    frame = pd.read_parquet(folder / "results")
+    assert list(frame.columns) == SCHEMA.names
+    assert sorted(frame["trial"]) == ["0000", "0001", "baseline"]
+    assert set(frame["state"]) == {"completed"}
+    assert (frame[["robust", "natural", "fgsm", "pgd", "cw"]] >= 0).all().all()
+    assert (frame["latency_p50"] > 0).all()
+    assert (frame["robust_low"] <= frame["robust"]).all()
+    assert (frame["n"] == 60).all()
+    assert set(frame["model.depth"]) == {34}
+    assert all(
+        Recipe.from_json(text).digest == digest for text, digest in zip(frame["recipe"], frame["digest"], strict=True)
+    )
+    info = json.loads((folder / "run.json").read_text())
+    assert (info["space"], info["trials"], info["dataset"]) == ("lwta", 2, "digits")
+    assert {"torch", "ray", "optuna", "python", "robustsearch"} <= info["versions"].keys()
+    for trial in ("baseline", "0000", "0001"):
+        assert (folder / "trials" / trial / "checkpoint.pt").is_file()
+        board = EventAccumulator(str(folder / "trials" / trial)).Reload()
+        tags = board.Tags()["scalars"]
+        assert {"objective/robust", "objective/latency_p50", "objective/cw", "train/loss"} <= set(tags)
+        shown = board.Scalars("objective/robust")[-1].value
+        assert shown == pytest.approx(float(frame.loc[frame["trial"] == trial, "robust"].iloc[0]))
+        assert "_hparams_/session_start_info" in board.summary_metadata
+    again = run("--space", "lwta", "--name", "e2e", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "holds a run" in again.stderr
+
+
+def finished(folder: Path) -> int:
+    path = folder / "events.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sum('"kind": "tell"' in line or '"kind": "stop"' in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> None:
+    arguments = ["--space", "small.py", "--trials", "5", "--epochs", "4", "--name", "killed"]
+    folder = small / "runs" / "killed"
+    driver = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=small, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 100
+    while finished(folder) < 2 and time.monotonic() < deadline and driver.poll() is None:
+        time.sleep(0.05)
+    assert driver.poll() is None, "the search ended before it could be killed"
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = results.read(folder / "results").to_pylist()
+    assert 2 <= len({row["trial"] for row in before if row["state"] != "running"}) < 6
+    resumed = run("--resume", "--name", "killed", cwd=small, timeout=170)
+    assert resumed.returncode == 0, resumed.stderr
+    frame = pd.read_parquet(folder / "results")
+    assert not frame.duplicated(["trial", "epoch"]).any()
+    assert sorted(frame["trial"].unique()) == ["0000", "0001", "0002", "0003", "0004", "baseline"]
+    assert set(frame["state"]) <= {"completed", "stopped"}
+    assert frame.loc[frame["state"] == "completed"].groupby("trial")["epoch"].max().eq(4).all()
+    after = {(row["trial"], row["epoch"]): row["robust"] for row in frame.to_dict("records")}
+    assert all(after[row["trial"], row["epoch"]] == row["robust"] for row in before)
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    asked = [event["trial"] for event in events if event["kind"] == "ask"]
+    assert sorted(asked) == sorted(set(asked))
+    once_more = run("--resume", "--name", "killed", cwd=small)
+    assert once_more.returncode == 0
+    assert pd.read_parquet(folder / "results").equals(frame)
+
+
+CRASHING = (
+    SMALL.replace("suggest(trial, epsilon):", "suggest(trial, epsilon):\n    lr = [0.05, 10.0][trial.number % 2]")
+    .replace(
+        "model=Model(depth=10),",
+        "model=Model(depth=10), training=Training(lr=lr, weight_decay=1.0, schedule='constant'),",
+    )
+    .replace("Recipe\n", "Recipe, Training\n")
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path) -> None:
+    """A learning rate of 10 ends in NaN within a few epochs: a row with its reason, not the end of the search."""
+    (tmp_path / "small.py").write_text(CRASHING)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (400, 8, 8, 3), dtype=np.uint8), np.arange(400) % 4
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40])
+    done = run(
+        *("--space", "small.py", "--dataset", "own.npz", "--trials", "2", "--epochs", "6", "--scheduler", "none"),
+        *("--name", "own", "--concurrency", "1", "--protocol", "report"),
+        cwd=tmp_path,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_parquet(tmp_path / "runs" / "own" / "results")
+    assert set(frame.loc[frame["trial"] == "0000", "state"]) == {"completed"}
+    lost = frame.loc[frame["trial"] == "0001"]
+    assert set(lost["state"]) == {"diverged"}
+    assert "must stay finite" in lost["reason"].iloc[-1]
+    assert lost["robust"].isna().iloc[-1]
+    measured = frame.dropna(subset="robust")
+    assert set(measured["epsilon"]) == {0.3}
+    assert set(measured["dataset"]) == {"own.npz"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("needs a space", "lwta, pni, mix, joint")),
+        (("--space", "lwtb"), ("one of joint, lwta, mix, pni", "'lwtb'")),
+        (("--space", "lwta", "--dataset", "mnist"), ("digits, fashion-mnist, cifar10, cifar100, svhn", "'mnist'")),
+        (("--space", "lwta", "--dataset", "no.npz"), ("existing file", "no.npz")),
+        (("--space", "lwta", "--dataset", "bad.npz"), ("uint8", "float32")),
+        (("--space", "mix3.py"), ("must sum to 1", "1.5")),
+        (("--space", "units3.py"), ("`units` must divide", "got 3")),
+        (("--space", "lwta", "--trials", "0"), ("`trials` must be at least 1", "got 0")),
+        (("--space", "lwta", "--trials", "many"), ("--trials", "'many'")),
+        (("--space", "lwta", "--sampler", "best"), ("auto, tpe, gp, nsga2, random", "'best'")),
+        (("--space", "lwta", "--scheduler", "asha"), ("mo-asha, none", "'asha'")),
+        (("--space", "lwta", "--protocol", "weak"), ("standard, report", "'weak'")),
+        (("--space", "lwta", "--fraction", "0"), ("(0, 1]", "got 0")),
+        (("--space", "lwta", "--name", "../up"), ("letters, digits", "'../up'")),
+        (("--space", "lwta", "--storage", "a-file"), ("writable", "a-file")),
+        (("--space", "lwta", "--wings", "2"), ("unrecognized arguments: --wings",)),
+        (("--space", "lwta", "--address", "127.0.0.1:9"), ("running Ray cluster", "127.0.0.1:9")),
+        (("--resume",), ("`--resume` needs the `--name`",)),
+        (("--resume", "--name", "nothing"), ("folder with a run.json", "nothing")),
+        (("--resume", "--name", "x", "--trials", "3"), ("takes no other settings", "--trials")),
+    ],
+)
+def test_bad_input_ends_before_the_first_trial_with_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "a-file").touch()
+    head = '"""Wrong."""\nfrom robustsearch.recipe import *\ndef suggest(trial, epsilon):\n    return '
+    (tmp_path / "mix3.py").write_text(head + "Recipe(mix=Mix(clean=1))")
+    (tmp_path / "units3.py").write_text(head + "Recipe(lwta=LWTA(units=3))")
+    x, y = np.zeros((40, 8, 8, 1), np.float32), np.arange(40) % 4
+    np.savez(tmp_path / "bad.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    before = sorted(tmp_path.rglob("*"))
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--gpus-per-trial", "512", "at most the GPUs there are"),
+        ("--cpus-per-trial", "4096", "at most the CPUs there are"),
+    ],
+)
+def test_more_than_the_cluster_has_ends_before_the_first_trial(
+    tmp_path: Path, option: str, value: str, words: str
+) -> None:
+    done = run("--space", "lwta", option, value, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert f"got {value}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_drivers_cannot_work_in_one_folder(tmp_path: Path) -> None:
+    from robustsearch.errors import RunError
+    from robustsearch.runfolder import RunFolder
+
+    folder = RunFolder(tmp_path / "run")
+    folder.write_info({})
+    handle = folder.lock()
+    with pytest.raises(RunError, match="only one driver"):
+        folder.lock()
+    os.close(handle)
+    os.close(folder.lock())
+
+
+def test_help_fits_a_screen(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 88
