@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
-RUN    ?= lwta-digits-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: help install run test test-fast lint format types wheel clean
 
@@ -19,8 +18,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 run: $(READY)    ## the main job on the embedded data, and its front as a picture
-	$(BIN)/python -m robustsearch.run --space lwta --name $(RUN)
-	$(BIN)/python -m analysis.pareto runs/$(RUN)
+	$(BIN)/python -m robustsearch.run --space lwta
 
 test: lint types  ## linter, types, all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

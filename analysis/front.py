@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from robustsearch.errors import RunError
-from robustsearch.pareto import hypervolume, is_front, objectives
+from robustsearch.pareto import above_floor, hypervolume, is_front, objectives
 from robustsearch.results import FAILED
 
 SLACK = 1.1
@@ -24,7 +24,8 @@ SLACK = 1.1
 def front_table(table: pa.Table) -> pa.Table:
     """The measured rows of a results table, fastest first, with two more columns.
 
-    `on_front`: no point of the search is better in one objective and as good in the other; not the baseline.
+    `on_front`: no point of the search is better in one objective and as good in the other; not the baseline, and no
+    point below the floor on robust accuracy.
     `final`: the trial has no later measured epoch.
 
     Raises:
@@ -36,7 +37,8 @@ def front_table(table: pa.Table) -> pa.Table:
         raise RunError(f"a front needs at least one measured trial, but the run has none ({failed or 'none failed'})")
     searched = np.array(measured["role"].to_pylist()) == "search"
     on_front = np.zeros(measured.num_rows, dtype=bool)
-    on_front[searched] = is_front(objectives(measured)[searched])
+    candidates = np.where(above_floor(objectives(measured)[searched])[:, None], objectives(measured)[searched], np.nan)
+    on_front[searched] = is_front(candidates)
     trials, epochs = measured["trial"].to_pylist(), measured["epoch"].to_pylist()
     last: dict[str, int] = {}
     for trial, epoch in zip(trials, epochs, strict=True):

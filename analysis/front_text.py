@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from robustsearch.pareto import FLOOR
+
 from .front import SLACK, failures, front_hypervolume, front_rows, reference_latency
 from .load import Run
 
@@ -36,6 +38,7 @@ def caption(run: Run, points: pa.Table) -> str:
         _counts(run.table, points),
         f"Hypervolume {front_hypervolume(points):.4g} (accuracy × ms), reference point robust accuracy 0 and "
         f"{reference_latency(points):.4g} ms, {SLACK:g} × the slowest point",
+        f"Points below {FLOOR:g} × the best robust accuracy are no candidates",
         timed and f"Timed with {timed}",
         "" if seed is None else f"Search seed {seed}",
         "Bars: 95% interval of robust accuracy; latency from p50 to p95",

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from robustsearch.errors import UserError
+from robustsearch.recipe import Recipe
 
 from . import style
 from .front import front_rows, front_table
@@ -44,10 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    show(run, points, Console())
+    show(run, points, console())
     for path in paths:
         print(path)
     return 0
+
+
+def console() -> Console:
+    """Standard output; wide enough for the table where it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def write(run: Run, points: pa.Table, colours: style.Colours | None, folder: Path) -> list[Path]:
@@ -68,32 +75,28 @@ def write(run: Run, points: pa.Table, colours: style.Colours | None, folder: Pat
 
 
 def show(run: Run, points: pa.Table, console: Console) -> None:
-    """Print the front as a table, fastest first, and its terms."""
+    """Print the front as a table, fastest first, the baseline below it, and its terms."""
     table = Table(title=f"Pareto front of {run.name}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    for heading in (
-        "trial",
-        "epoch",
-        "p50 ms",
-        "p95 ms",
-        "robust % [95%]",
-        "natural",
-        "PGD",
-        "FGSM",
-        "CW",
-        "masking",
-    ):
-        table.add_column(heading, justify="left" if heading == "trial" else "right", no_wrap=heading != "trial")
-    for row in front_rows(points):
-        table.add_row(
-            row["trial"],
-            str(row["epoch"]),
-            milliseconds(row["latency_p50"]),
-            milliseconds(row["latency_p95"]),
-            interval(row),
-            *(percent(row[name]) for name in ("natural", "pgd", "fgsm", "cw")),
-            masking(row),
-        )
-    console.print(table if table.rows else "No point of the search was measured; only the baseline is drawn.")
+    for heading in ("trial", "epoch", "p50 ms", "p95 ms", "robust % [95%]", "natural", "PGD", "FGSM", "CW", "masking"):
+        table.add_column(heading, justify="left" if heading == "trial" else "right", no_wrap=True)
+    table.add_column(" defence", no_wrap=True)
+    baseline = points.filter(pa.compute.and_(pa.compute.not_equal(points["role"], "search"), points["final"]))
+    for rows in (front_rows(points), baseline.to_pylist()):
+        for row in rows:
+            table.add_row(
+                row["trial"],
+                str(row["epoch"]),
+                milliseconds(row["latency_p50"]),
+                milliseconds(row["latency_p95"]),
+                interval(row),
+                *(percent(row[name]) for name in ("natural", "pgd", "fgsm", "cw")),
+                masking(row),
+                f" {Recipe.from_json(row['recipe']).describe()}" if row["recipe"] else "",
+            )
+        table.add_section()
+    console.print(table)
+    if not front_rows(points):
+        console.print("No point of the search was measured; only the baseline is shown.")
     console.print(caption(run, points), markup=False, highlight=False)
 
 

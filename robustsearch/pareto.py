@@ -9,7 +9,6 @@ from __future__ import annotations
 import moocore
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
@@ -25,6 +24,20 @@ def objectives(table: pa.Table) -> Points:
         for name, way in OBJECTIVES.items()
     ]
     return np.column_stack(columns)
+
+
+FLOOR = 0.5
+"""Share of the best robust accuracy below which a point is no candidate: the fastest of all is never dominated."""
+
+
+def above_floor(points: Points) -> NDArray[np.bool_]:
+    """Which points `[n, 2]` (minus robust accuracy, latency) reach `FLOOR` times the best robust accuracy."""
+    finite = np.isfinite(points).all(axis=1)
+    above = np.zeros(len(points), dtype=bool)
+    if finite.any():
+        robust = -points[finite, 0]
+        above[finite] = robust >= FLOOR * robust.max()
+    return above
 
 
 def is_front(points: Points) -> NDArray[np.bool_]:
@@ -58,10 +71,3 @@ def contributions(points: Points, reference: Points) -> Points:
     if finite.any():
         gain[finite] = moocore.hv_contributions(points[finite], ref=reference, ignore_dominated=False)
     return gain
-
-
-def results_front(table: pa.Table) -> pa.Table:
-    """The front of a search, over (recipe, epoch): one row a point, fastest first; the baseline is not a candidate."""
-    searched = table.filter(pa.compute.equal(table["role"], "search"))
-    front = searched.filter(pa.array(is_front(objectives(searched))))
-    return front.sort_by([("latency_p50", "ascending"), ("robust", "descending")])

@@ -147,6 +147,7 @@ class Attack(Section):
     steps: int = Field(5, ge=1, le=1000, description="PGD steps, and Adam steps of CW.")
     cw_c: float = Field(1.0, gt=0, le=1e6, description="CW: weight c of the margin against the squared distance.")
     cw_kappa: float = Field(0.01, ge=0, le=100, description="CW: confidence kappa, in logits.")
+    cw_lr: float = Field(0.1, gt=0, le=10, description="CW: learning rate of Adam, in units of the tanh variable.")
     warmup: Probability = Field(0.0, description="Share of training over which epsilon and step grow linearly.")
 
     @model_validator(mode="after")
@@ -260,6 +261,20 @@ class Recipe(Section):
                 part = part[parent]
             part[leaf] = value
         return Recipe.of(values)
+
+    def describe(self) -> str:
+        """The defence in a few words: "WRN-34-1, LWTA-2 sample, IBP, K=4"."""
+        words = [f"WRN-{self.model.depth}-{self.model.widen_factor}"]
+        if self.lwta:
+            noise = "" if self.lwta.gate_noise is None else f" {self.lwta.gate_noise:.2g}"
+            words.append(f"LWTA-{self.lwta.units} {self.lwta.gate}{noise}")
+            words += ["IBP"] if self.lwta.ibp else []
+        else:
+            words.append("ReLU")
+        words += [f"PNI {self.pni.where} {self.pni.granularity}"] if self.pni else []
+        words += [f"smoothing {self.smoothing.sigma:.2g}"] if self.smoothing else []
+        words += [f"K={self.draws}"] if self.draws > 1 else []
+        return ", ".join(words)
 
     def flat(self) -> dict[str, Any]:
         """Dotted names to plain values, `None` for what is off; the columns of a results table."""

@@ -20,8 +20,8 @@ recipe, is attacked, and is timed; the front trades robust accuracy for latency.
 EXAMPLES = """\
 examples:
   python -m robustsearch.run --space lwta
-  python -m robustsearch.run --space joint --dataset cifar10 --data-dir data --trials 200
-  python -m robustsearch.run --resume --name lwta-digits     go on where it was killed"""
+  python -m robustsearch.run --space joint --dataset cifar10 --trials 200
+  python -m robustsearch.run --resume --name RUN     go on where it was killed"""
 
 
 class _Parser(argparse.ArgumentParser):

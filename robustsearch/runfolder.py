@@ -57,6 +57,22 @@ class RunFolder:
             raise RunError(f"run.json must hold an object, but {self.info_file} does not")
         return info
 
+    def check_place(self) -> None:
+        """Find out early what would keep a new run from its folder.
+
+        Raises:
+            RunError: the folder holds a run already, or cannot be made.
+        """
+        if self.info_file.exists():
+            raise RunError(
+                f"a new run needs a folder of its own, but {self.root} holds a run: --resume it or take another --name"
+            )
+        nearest = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise RunError(
+                f"the run folder must be writable, but {self.root} cannot be made: {nearest} is no writable folder"
+            )
+
     def write_info(self, info: dict[str, Any]) -> None:
         """Write `run.json` in one atomic step.
 

@@ -120,13 +120,8 @@ def test_objectives_are_minimised() -> None:
     np.testing.assert_array_equal(pareto.objectives(table), [[-0.5, 2.0], [nan, 1.0], [nan, nan]])
 
 
-def test_the_front_of_a_search_is_fastest_first_without_baseline_and_failures() -> None:
-    table = rows(
-        ("slow", "search", 0.7, 3.0),
-        ("dominated", "search", 0.4, 2.0),
-        ("failed", "search", None, None),
-        ("fast", "search", 0.5, 1.0),
-        ("baseline", "baseline", 0.9, 0.5),
-    )
-    assert pareto.results_front(table)["trial"].to_pylist() == ["fast", "slow"]
-    assert pareto.results_front(table.slice(0, 0)).num_rows == 0
+def test_the_floor_is_half_of_the_best_robust_accuracy() -> None:
+    points = np.array([[-0.39, 1.0], [-0.8, 9.0], [np.nan, 0.1], [-0.4, 2.0], [-0.9, np.nan]])
+    np.testing.assert_array_equal(pareto.above_floor(points), [False, True, False, True, False])
+    assert not pareto.above_floor(points[2:3]).any()
+    assert pareto.above_floor(np.array([[0.0, 1.0], [0.0, 2.0]])).all()

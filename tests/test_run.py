@@ -58,7 +58,7 @@ def test_two_trials_of_the_main_job_end_to_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     for words in (
-        "Front: robust accuracy against latency",
+        "Pareto front of e2e",
         "WRN-34-1, ReLU",
         "Run folder: runs/e2e",
         "3/3 done",
@@ -78,6 +78,8 @@ def test_two_trials_of_the_main_job_end_to_end(tmp_path: Path) -> None:
     assert all(
         Recipe.from_json(text).digest == digest for text, digest in zip(frame["recipe"], frame["digest"], strict=True)
     )
+    for suffix in ("png", "svg", "pdf", "html"):
+        assert (folder / "figures" / f"pareto.{suffix}").stat().st_size > 10_000
     info = json.loads((folder / "run.json").read_text())
     assert (info["space"], info["trials"], info["dataset"]) == ("lwta", 2, "digits")
     assert {"torch", "ray", "optuna", "python", "robustsearch"} <= info["versions"].keys()
@@ -103,7 +105,7 @@ def finished(folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> None:
-    arguments = ["--space", "small.py", "--trials", "5", "--epochs", "4", "--name", "killed"]
+    arguments = ["--space", "small.py", "--trials", "5", "--epochs", "8", "--name", "killed"]
     folder = small / "runs" / "killed"
     driver = subprocess.Popen(
         [*COMMAND, *arguments], cwd=small, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -122,7 +124,7 @@ def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> N
     assert not frame.duplicated(["trial", "epoch"]).any()
     assert sorted(frame["trial"].unique()) == ["0000", "0001", "0002", "0003", "0004", "baseline"]
     assert set(frame["state"]) <= {"completed", "stopped"}
-    assert frame.loc[frame["state"] == "completed"].groupby("trial")["epoch"].max().eq(4).all()
+    assert frame.loc[frame["state"] == "completed"].groupby("trial")["epoch"].max().eq(8).all()
     after = {(row["trial"], row["epoch"]): row["robust"] for row in frame.to_dict("records")}
     assert all(after[row["trial"], row["epoch"]] == row["robust"] for row in before)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]

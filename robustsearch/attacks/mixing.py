@@ -83,6 +83,7 @@ class Mixer:
                     c=attack.cw_c,
                     kappa=attack.cw_kappa,
                     steps=attack.steps,
+                    lr=attack.cw_lr,
                     draws=draws,
                     expand=expand,
                     keep="last",

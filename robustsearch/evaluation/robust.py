@@ -33,7 +33,7 @@ class Correctness:
 
     by_attack: dict[str, Tensor]
     cw_norm: Tensor
-    """l_2 norm of each CW perturbation `[N]`; NaN where it failed."""
+    """l_2 norm of each CW perturbation `[N]`; NaN where it failed or had nothing to do."""
 
     @property
     def robust(self) -> Tensor:
@@ -100,7 +100,8 @@ def attacked(
             name: correctness(network, candidate, labels, draws=draws, predictions=predictions)
             for name, candidate in candidates.items()
         }
-    return Correctness(scores, torch.where(norm > 0, norm, torch.nan))
+    attackable = scores["natural"] > 0  # an image that is wrong already has no least perturbation
+    return Correctness(scores, torch.where(attackable & (norm > 0), norm, torch.nan))
 
 
 def evaluate(

@@ -1,17 +1,12 @@
-"""What a person sees while a search runs, and at its end."""
+"""What a person sees while a search runs."""
 
 from __future__ import annotations
 
 import time
 from datetime import timedelta
-from pathlib import Path
 
-import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
 
-from ..pareto import results_front
-from ..recipe import Recipe
 from .ledger import Entry, Ledger
 
 
@@ -65,66 +60,3 @@ def percent(share: float | None) -> str:
 
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def front_table(table: pa.Table) -> Table:
-    """The front of a run, fastest first, and the baseline below it."""
-    shown = Table(title="Front: robust accuracy against latency", title_justify="left", title_style="bold")
-    for name in (
-        "trial",
-        "epoch",
-        "p50 ms",
-        "p95 ms",
-        "robust",
-        "95% interval",
-        "natural",
-        "FGSM",
-        "PGD",
-        "CW l2",
-        "defence",
-    ):
-        shown.add_column(name, justify="left" if name in ("trial", "defence") else "right")
-    baseline = table.filter(pa.compute.equal(table["role"], "baseline")).sort_by([("epoch", "descending")]).slice(0, 1)
-    for part in (results_front(table), baseline):
-        for row in part.to_pylist():
-            if row["robust"] is None:
-                continue
-            shown.add_row(
-                row["trial"],
-                str(row["epoch"]),
-                f"{row['latency_p50']:.2f}",
-                f"{row['latency_p95']:.2f}",
-                percent(row["robust"]),
-                f"{percent(row['robust_low'])} to {percent(row['robust_high'])}",
-                *(percent(row[name]) for name in ("natural", "fgsm", "pgd", "cw")),
-                describe(Recipe.from_json(row["recipe"])),
-            )
-        shown.add_section()
-    return shown
-
-
-def describe(recipe: Recipe) -> str:
-    """A recipe in a few words."""
-    words = [f"WRN-{recipe.model.depth}-{recipe.model.widen_factor}"]
-    if recipe.lwta:
-        noise = "" if recipe.lwta.gate_noise is None else f" {recipe.lwta.gate_noise:.2g}"
-        words.append(f"LWTA-{recipe.lwta.units} {recipe.lwta.gate}{noise}")
-        if recipe.lwta.ibp:
-            words.append("IBP")
-    else:
-        words.append("ReLU")
-    if recipe.pni:
-        words.append(f"PNI {recipe.pni.where} {recipe.pni.granularity}")
-    if recipe.smoothing:
-        words.append(f"smoothing {recipe.smoothing.sigma:.2g}")
-    if recipe.draws > 1:
-        words.append(f"K={recipe.draws}")
-    return ", ".join(words)
-
-
-def next_steps(root: Path) -> tuple[str, str]:
-    """Commands that show more of a run."""
-    return (
-        f"Front as figures:  python -m analysis.pareto {root}",
-        f"TensorBoard:       tensorboard --logdir {root / 'trials'}",
-    )

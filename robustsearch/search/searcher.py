@@ -71,6 +71,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._pending: list[Entry] = ledger.unfinished()
         if "baseline" not in ledger.entries:
             self._pending.insert(0, ledger.ask("baseline", "baseline", baseline, seed, None))
+        # This driver holds the folder: a lock on the journal is one that a killed driver left, and Optuna would wait.
+        folder.study_file.with_name(f"{folder.study_file.name}.lock").unlink(missing_ok=True)
         self.study = optuna.create_study(
             study_name=folder.name,
             storage=JournalStorage(JournalFileBackend(str(folder.study_file))),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import data, results
+from .. import data
 from ..errors import RunError, UserError
 from ..evaluation.protocols import protocol
 from ..recipe import Mix, Recipe, Training
@@ -122,10 +122,8 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
                 f"training needs at least one batch of {sample.recipe.training.batch_size} images, but "
                 f"{dataset.name} has {len(dataset.train)}"
             )
-    if not resume and folder.info_file.exists():
-        raise RunError(
-            f"a new run needs a folder of its own, but {folder.root} holds a run: add --resume or another --name"
-        )
+    if not resume:
+        folder.check_place()
 
     environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(settings.cpus_per_trial)}
     os.environ.update(environment)  # a local cluster's workers inherit it
@@ -187,10 +185,11 @@ def _run(
     concurrency: int,
 ) -> int:
     from ray import tune
-    from rich.console import Console
+
+    from robustsearch.analysis import pareto  # type: ignore[import-not-found]
 
     from ..trial import Plan
-    from . import console as view
+    from .console import Progress
     from .halving import rungs
     from .ledger import Ledger
     from .scheduler import RungScheduler
@@ -204,7 +203,7 @@ def _run(
         epsilon=dataset.epsilon,
         epsilon_l2=dataset.epsilon_l2,
     )
-    out = Console(width=None if sys.stdout.isatty() else 160)
+    out = pareto.console()
     _say(
         out,
         f"{space.name}: {space.summary}",
@@ -216,7 +215,7 @@ def _run(
     )
     with Ledger(folder) as ledger:
         ledger.log.append("start")
-        progress = view.Progress(out, ledger, settings.trials + 1, settings.epochs)
+        progress = Progress(out, ledger, settings.trials + 1, settings.epochs)
         searcher = OptunaSearcher(
             space,
             ledger,
@@ -253,10 +252,23 @@ def _run(
             raise KeyboardInterrupt
         ledger.log.append("end")
         crashed = sum(entry.state == "crashed" for entry in ledger.entries.values())
-    out.print()
-    out.print(view.front_table(results.read(folder.results)))
-    _say(out, *view.next_steps(folder.root))
+    _draw(folder, out)
     return crashed
+
+
+def _draw(folder: RunFolder, out: Console) -> None:
+    """Show the front, and draw it where a person looks for it."""
+    from robustsearch.analysis import front, load, pareto
+
+    try:
+        run = load.load(folder.root)
+        points = front.front_table(run.table)
+    except RunError as error:
+        _say(out, str(error))
+        return
+    pareto.show(run, points, out)
+    *_, page = pareto.write(run, points, None, folder.figures)
+    _say(out, f"Front, interactive: {page}", f"TensorBoard: tensorboard --logdir {folder.trials}")
 
 
 def _say(out: Console, *lines: str) -> None:

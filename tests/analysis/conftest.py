@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from robustsearch.analysis.load import Run, load
 
+from robustsearch.analysis.load import Run, load
 from robustsearch.recipe import Recipe
 from robustsearch.results import write_trial
 

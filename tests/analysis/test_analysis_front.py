@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from robustsearch.analysis import front
 from robustsearch.analysis.load import Run
-
 from robustsearch.errors import RunError
-from robustsearch.pareto import results_front
+from robustsearch.pareto import FLOOR
 from robustsearch.results import SCHEMA
 
 
@@ -51,10 +51,13 @@ def test_the_staircase_is_the_best_accuracy_within_each_latency(seed: int, make_
     slowest = front.SLACK * max(row["latency_p50"] for row in rows)
     area = 0.0
     grid = np.unique([row["latency_p50"] for row in rows] + [slowest])
+    floor = FLOOR * max(row["robust"] for row in rows)
     for start, end in pairwise(grid):
         middle = (start + end) / 2
-        attained = max(row["robust"] for row in rows if row["latency_p50"] <= middle)
-        level = corners[corners[:, 0] <= middle][-1, 1]
+        attained = max(
+            (row["robust"] for row in rows if row["latency_p50"] <= middle and row["robust"] >= floor), default=0
+        )
+        level = corners[corners[:, 0] <= middle][-1, 1] if (corners[:, 0] <= middle).any() else 0
         assert level == pytest.approx(attained)
         area += attained * (end - start)
     assert front.front_hypervolume(points) == pytest.approx(area)
@@ -62,10 +65,10 @@ def test_the_staircase_is_the_best_accuracy_within_each_latency(seed: int, make_
     assert np.all(np.diff(corners, axis=0) >= 0)
 
 
-def test_the_marks_agree_with_the_front_of_the_results(hand_run: Run) -> None:
-    expected = results_front(hand_run.table).select(["trial", "epoch"]).to_pylist()
-    marked = front.front_rows(front.front_table(hand_run.table))
-    assert [{"trial": row["trial"], "epoch": row["epoch"]} for row in marked] == expected
+def test_a_point_below_the_floor_is_no_candidate_however_fast(make_row) -> None:
+    rows = [make_row("0001", 1, 0.3, 0.5), make_row("0002", 1, 0.8, 3.0), make_row("0003", 1, 0.4, 1.0)]
+    points = front.front_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    assert [row["trial"] for row in front.front_rows(points)] == ["0003", "0002"]
 
 
 def test_equal_points_are_both_on_the_front_and_count_once(make_row) -> None:

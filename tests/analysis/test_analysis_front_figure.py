@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
 from robustsearch.analysis import style
 from robustsearch.analysis.front import front_table
 from robustsearch.analysis.front_figure import draw, save

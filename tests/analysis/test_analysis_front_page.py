@@ -7,11 +7,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+
 from robustsearch.analysis import front_page, style
 from robustsearch.analysis.front import front_table
 from robustsearch.analysis.front_text import caption
 from robustsearch.analysis.load import Run, load
-
 from robustsearch.recipe import Recipe
 
 VOID = {"meta", "img", "br", "link"}

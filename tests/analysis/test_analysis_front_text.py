@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from robustsearch.analysis import front_text
 from robustsearch.analysis.front import front_table
 from robustsearch.analysis.load import Run, load

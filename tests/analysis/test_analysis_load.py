@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from robustsearch.analysis.load import Run, load
 
+from robustsearch.analysis.load import Run, load
 from robustsearch.errors import RunError
 
 

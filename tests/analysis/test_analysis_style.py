@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm, to_hex
+
+from robustsearch import recipe
 from robustsearch.analysis import style
 from robustsearch.analysis.front import front_table
 from robustsearch.analysis.load import Run
-
-from robustsearch import recipe
 from robustsearch.errors import UserError
 from robustsearch.results import RECIPE_COLUMNS, SCHEMA
 

@@ -79,7 +79,7 @@ def test_attacks_have_the_norm_and_the_strength_asked_for(norm: Norm, strength: 
     assert (lengths("pgd") <= epsilon + 1e-12).all()
     assert (lengths("pgd") > 0.8 * epsilon).all()
     # CW has no ball: it is the same at any strength.
-    full = cw(linear, IMAGES, LABELS, c=3.0, kappa=0.5, steps=4, keep="last")
+    full = cw(linear, IMAGES, LABELS, c=3.0, kappa=0.5, steps=4, lr=attack.cw_lr, keep="last")
     torch.testing.assert_close(offsets("cw"), full - IMAGES)
     assert full.ne(IMAGES).any()
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustsearch.search.halving import FLOOR, goes_on, order, rungs
+from robustsearch.pareto import FLOOR
+from robustsearch.search.halving import goes_on, order, rungs
 
 
 def slow_order(points: list[tuple[float, float]]) -> list[tuple[float, ...]]:
@@ -96,7 +97,7 @@ def test_an_aligned_rung_keeps_exactly_the_best() -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "eta", "expected"),
-    [(12, 2, (3, 6, 12)), (1, 2, (1,)), (2, 2, (1, 2)), (30, 3, (3, 10, 30)), (3, 3, (1, 3))],
+    [(12, 2, (6, 12)), (1, 2, (1,)), (7, 2, (7,)), (30, 3, (10, 30)), (100, 2, (12, 25, 50, 100))],
 )
 def test_rungs_are_powers_of_eta_below_the_epochs(epochs: int, eta: int, expected: tuple[int, ...]) -> None:
     assert rungs(epochs, eta) == expected
