@@ -38,7 +38,8 @@ def load(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise RunError(f"`RUN` must be a folder, but {folder} is none")
-    return Run(folder, _description(folder / "run.json"), _results(folder / "results"))
+    description, table = _description(folder / "run.json"), _results(folder / "results")
+    return Run(folder, description, results.with_verdicts(table, _read(folder / "evaluations")))
 
 
 def _description(path: Path) -> Mapping[str, Any]:
@@ -54,11 +55,15 @@ def _description(path: Path) -> Mapping[str, Any]:
 
 
 def _results(folder: Path) -> pa.Table:
-    try:
-        table = results.read(folder)
-    except (OSError, pa.ArrowException) as error:
-        first_line = str(error).partition("\n")[0]
-        raise RunError(f"results must be Parquet files of robustsearch, but {folder} is not: {first_line}") from error
+    table = _read(folder)
     if not table.num_rows:
         raise RunError(f"a run must have results before it can be analysed, but {folder} has none yet")
     return table
+
+
+def _read(folder: Path) -> pa.Table:
+    try:
+        return results.read(folder)
+    except (OSError, pa.ArrowException) as error:
+        first_line = str(error).partition("\n")[0]
+        raise RunError(f"results must be Parquet files of robustsearch, but {folder} is not: {first_line}") from error

@@ -27,9 +27,6 @@ State = Literal["running", "completed", "stopped", "diverged", "crashed"]
 """State of a trial: still running; all epochs done; stopped by the scheduler; not finite; an exception."""
 FAILED: tuple[State, ...] = ("diverged", "crashed")
 
-ATTACKS = ("natural", "fgsm", "pgd", "cw", "robust")
-"""Accuracies with columns NAME, NAME_low, NAME_high. `robust` is the worst of the l_inf attacks for each image."""
-
 
 def _accuracy(name: str, what: str) -> dict[str, tuple[pa.DataType, str]]:
     return {
@@ -54,9 +51,24 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     **_accuracy("pgd", "accuracy under PGD through the surrogate, l_inf"),
     **_accuracy("cw", "accuracy under Carlini-Wagner l_2 within the l_2 budget"),
     **_accuracy("robust", "mean over images of the worst l_inf attack's mean correctness over fresh draws"),
+    **_accuracy("robust_l2", "the same for the l_2 attacks"),
+    **_accuracy("apgd_ce", "accuracy under Auto-PGD on cross-entropy and all l_inf attacks before it (`full` only)"),
+    **_accuracy("apgd_dlr", "accuracy under Auto-PGD on DLR and all l_inf attacks before it (`full` only)"),
+    **_accuracy("pgd100", "accuracy under PGD-100 on the margin and all l_inf attacks before it (`full` only)"),
+    **_accuracy(
+        "transfer", "accuracy under Auto-PGD on the mean network and all l_inf attacks before it (`full` only)"
+    ),
+    **_accuracy(
+        "naive", "accuracy under PGD through the network's own draws and all l_inf attacks before it (`full` only)"
+    ),
+    **_accuracy("square", "accuracy under Square (black box) and all l_inf attacks before it (`full` only)"),
+    **_accuracy("pgd_l2", "accuracy under PGD, l_2 (`full` only)"),
+    **_accuracy("apgd_l2", "accuracy under Auto-PGD, l_2, and all l_2 attacks before it (`full` only)"),
     "masked": (pa.bool_(), "a masking check failed; null where none was run"),
+    "checks": (pa.string(), "the masking checks as JSON: name, value, threshold, passed, reason"),
     "n": (pa.int32(), "images behind each accuracy"),
     "scoring_draws": (pa.int32(), "fresh predictions over which correctness is averaged per image"),
+    "attacked": (pa.float64(), "images attacked, as a share of images x attacks: broken ones are dropped in `full`"),
     "cw_norm": (pa.float64(), "median l_2 norm of the successful CW perturbations; null if none succeeded"),
     "latency_p50": (pa.float64(), "median time of one deployed prediction at batch 1, ms"),
     "latency_p95": (pa.float64(), "95th percentile of the same, ms"),
@@ -69,6 +81,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "train_loss": (pa.float64(), "mean training objective of the epoch, nats"),
     "train_s": (pa.float64(), "time spent training so far, s"),
     "eval_s": (pa.float64(), "time spent evaluating so far, s"),
+    "checks_s": (pa.float64(), "time spent on the masking checks, s"),
     "latency_s": (pa.float64(), "time spent on latency so far, s"),
     "dataset": (pa.string(), "name of the dataset"),
     "split": (pa.string(), "part of the dataset that was measured: `validation` or `test`"),
@@ -120,18 +133,38 @@ def write_trial(folder: Path, trial: str, rows: Iterable[Mapping[str, Any]]) -> 
             raise KeyError(f"not columns of the results: {', '.join(sorted(unknown))}")
         keyed[row["epoch"], row.get("robust") is None] = {name: row.get(name) for name in SCHEMA.names}
     table = pa.Table.from_pylist([keyed[key] for key in sorted(keyed)], schema=SCHEMA)
+    return _write(folder, trial, table)
+
+
+def write_evaluation(folder: Path, row: Mapping[str, Any]) -> Path:
+    """Write what an examination of one network found, in place of one of the same trial, epoch, protocol and split."""
+    table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names}], schema=SCHEMA)
+    return _write(folder, evaluation_name(row["trial"], row["epoch"], row["protocol"], row["split"]), table)
+
+
+def evaluation_name(trial: str, epoch: int, protocol: str, split: str) -> str:
+    """Name of an evaluation's file, without its ending."""
+    return f"{trial}-{epoch:04d}-{protocol}-{split}"
+
+
+def with_verdicts(table: pa.Table, evaluations: pa.Table) -> pa.Table:
+    """The rows of `results/` with `masked` from the evaluations of the same trial and epoch: true if any says so."""
+    verdicts: dict[tuple[str, int], bool] = {}
+    for row in evaluations.select(["trial", "epoch", "masked"]).to_pylist():
+        if row["masked"] is not None:
+            key = row["trial"], row["epoch"]
+            verdicts[key] = verdicts.get(key, False) or row["masked"]
+    keys = zip(table["trial"].to_pylist(), table["epoch"].to_pylist(), strict=True)
+    masked = pa.array([verdicts.get(key) for key in keys], type=pa.bool_())
+    return table.set_column(SCHEMA.names.index("masked"), SCHEMA.field("masked"), masked)
+
+
+def _write(folder: Path, name: str, table: pa.Table) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{trial}.parquet"
-    part = folder / f".{trial}.part"
+    path, part = folder / f"{name}.parquet", folder / f".{name}.part"
     pq.write_table(table, part, compression="zstd")
     os.replace(part, path)
     return path
-
-
-def read_rows(folder: Path, trial: str) -> list[dict[str, Any]]:
-    """The rows of one trial, in order of epoch; empty where it has none yet."""
-    path = folder / f"{trial}.parquet"
-    return pq.read_table(path, schema=SCHEMA).to_pylist() if path.exists() else []
 
 
 def read(folder: Path) -> pa.Table:

@@ -20,6 +20,11 @@ from typing import Any
 from .errors import RunError
 
 
+def network_file(checkpoint: Path, epoch: int) -> Path:
+    """Where the network at a rung lies, beside the checkpoint of its trial."""
+    return checkpoint.with_name(f"network-{epoch:04d}.pt")
+
+
 class RunFolder:
     """Paths of a run; `create` or `open` it."""
 
@@ -29,6 +34,7 @@ class RunFolder:
         self.events_file = root / "events.jsonl"
         self.results = root / "results"
         self.trials = root / "trials"
+        self.evaluations = root / "evaluations"
         self.study_file = root / "study" / "journal.log"
         self.figures = root / "figures"
 
@@ -40,6 +46,10 @@ class RunFolder:
     def checkpoint(self, trial: str) -> Path:
         """Where a trial's checkpoint lies."""
         return self.trials / trial / "checkpoint.pt"
+
+    def network(self, trial: str, epoch: int) -> Path:
+        """Where a trial's network at a rung lies."""
+        return network_file(self.checkpoint(trial), epoch)
 
     def info(self) -> dict[str, Any]:
         """What `run.json` says.

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .data import Dataset, to_tensor
+from .data import Dataset, Split, to_tensor
 from .errors import TrialError
 from .evaluation.protocols import Protocol
 from .evaluation.robust import evaluate
@@ -21,6 +23,7 @@ from .models.build import build_network
 from .models.deploy import deploy
 from .quiet import Quiet
 from .recipe import Recipe
+from .runfolder import network_file
 from .seeds import derive
 from .training.loop import Trainer
 
@@ -90,10 +93,8 @@ class Trial:
 
         Leaves the training state as it was: draws come from generators of their own.
         """
-        plan, validation = self.plan, self.dataset.validation
-        chosen = _sample(len(validation), plan.protocol.images)
-        images = to_tensor(validation.images[chosen], self.device)
-        labels = torch.from_numpy(validation.labels[chosen]).to(self.device)
+        plan = self.plan
+        images, labels = sample(self.dataset.validation, plan.protocol.images, self.device)
         noise, before = self.network.noise, self.network.noise.state()
         noise.seed(derive(self.seed, "scoring", self.epoch))
         with self._clock("eval_s"):
@@ -128,7 +129,10 @@ class Trial:
         )
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint in one atomic step and keep the one before it as `PATH.previous`."""
+        """Write a checkpoint in one atomic step, keep the one before it as `PATH.previous`, and at a rung the network.
+
+        The network of each rung stays, as `network-EPOCH.pt` beside the checkpoint: any of them may be on the front.
+        """
         state = {
             "recipe": self.recipe.to_json(),
             "seed": self.seed,
@@ -136,15 +140,11 @@ class Trial:
             "seconds": self._seconds,
             "trainer": self._trainer.state(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            os.replace(path, _previous(path))
-        os.replace(part, path)
+        write_atomically(path, state, keep=_previous(path))
+
+        if self.rows and self.rows[-1]["epoch"] == self.epoch:
+            network = network_file(path, self.epoch)
+            write_atomically(network, {"recipe": self.recipe.to_json(), "state": self.network.state_dict()})
 
     def load(self, path: Path) -> bool:
         """Continue from the newest readable checkpoint at `path`; False where there is none.
@@ -155,7 +155,7 @@ class Trial:
         for candidate in (path, _previous(path)):
             try:
                 state = torch.load(candidate, weights_only=True, map_location="cpu")
-            except (OSError, RuntimeError, EOFError, ValueError, KeyError):
+            except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError):
                 continue  # absent or damaged: the one before it is whole
             if (state["recipe"], state["seed"]) != (self.recipe.to_json(), self.seed):
                 raise TrialError(f"a checkpoint must be of the trial's own recipe and seed, but {candidate} is not")
@@ -207,10 +207,24 @@ def run_trial(
     trial.close()
 
 
-def _sample(size: int, wanted: int) -> list[int]:
-    """The same images for every trial: `wanted` of `size`, drawn once and for all."""
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
-    return sorted(order[:wanted].tolist())
+def write_atomically(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
+    """`torch.save` in one atomic step; what was at `path` before is moved to `keep`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    if keep and path.exists():
+        os.replace(path, keep)
+    os.replace(part, path)
+
+
+def sample(split: Split, wanted: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The same images `[N, C, H, W]` and labels `[N]` for every trial: `wanted` of a split, drawn once and for all."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    chosen = sorted(order[:wanted].tolist())
+    return to_tensor(split.images[chosen], device), torch.from_numpy(split.labels[chosen]).to(device)
 
 
 def _previous(path: Path) -> Path:

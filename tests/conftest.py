@@ -7,8 +7,11 @@ import os
 # Two one-thread processes (pytest -n 2) are twice as fast as two that fight for both cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
 import dataclasses
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -20,9 +23,11 @@ from robustsearch.evaluation.protocols import PROTOCOLS, Protocol
 from robustsearch.trial import Plan
 
 torch.set_num_threads(1)
+tempfile.tempdir = tempfile.mkdtemp(prefix="robustsearch-tests-")  # locks of their own, beside a search that is running
+atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
-QUICK: Protocol = dataclasses.replace(PROTOCOLS["standard"], images=40, passes=4, pgd_steps=4, cw_steps=4)
-"""The standard protocol with less of everything, for tests that only need an evaluation to happen."""
+QUICK: Protocol = dataclasses.replace(PROTOCOLS["quick"], images=40)
+"""For tests that only need an evaluation to happen."""
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ LEVELS = {
     0: ("errors", "recipe", "results", "events", "pareto", "seeds", "runfolder", "quiet", "__init__"),
     1: ("data", "models", "attacks"),
     2: ("training", "evaluation", "latency"),
-    3: ("trial",),
+    3: ("trial", "examine"),
     4: ("search",),
-    5: ("run",),
+    5: ("run", "evaluate", "audit"),
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 FORBIDDEN = {0: {"torch", "ray", "optuna"}, 1: {"ray", "optuna"}, 2: {"ray", "optuna"}, 3: {"ray", "optuna"}}
@@ -71,6 +71,7 @@ def test_spaces_and_analysis_use_level_0_alone(folder: str) -> None:
     ("module", "absent"),
     [
         ("robustsearch.run", {"torch", "ray", "optuna", "numpy"}),
+        ("robustsearch.audit", {"torch", "ray", "optuna", "numpy"}),
         ("robustsearch.results", {"torch", "ray", "optuna"}),
         ("robustsearch.analysis.pareto", {"torch", "ray", "optuna"}),
     ],

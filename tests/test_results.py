@@ -14,13 +14,17 @@ import pytest
 
 from robustsearch import results
 from robustsearch.recipe import Recipe, field_docs
-from robustsearch.results import SCHEMA, read, read_rows, write_trial
+from robustsearch.results import SCHEMA, read, with_verdicts, write_evaluation, write_trial
 
 RECIPES = [
     Recipe(),
     Recipe.of({"lwta": {"gate": "noisy", "gate_noise": 0.5, "ibp": {}}, "pni": {}, "smoothing": {}, "draws": 4}),
     Recipe.of({"training": {"optimizer": "adamw", "augment": False}, "attack": {"norm": "l2", "epsilon": 0.1}}),
 ]
+
+
+def read_rows(folder: Path, trial: str) -> list[dict[str, Any]]:
+    return [row for row in read(folder).to_pylist() if row["trial"] == trial]
 
 
 def measured(trial: str = "0001", epoch: int = 1, robust: float = 0.5, **fields: Any) -> dict[str, Any]:
@@ -168,3 +172,15 @@ def test_every_field_of_a_recipe_has_a_column_of_its_type() -> None:
                 assert kinds[type(value)](SCHEMA.field(name).type), name
                 seen.add(name)
     assert seen == set(results.RECIPE_COLUMNS)
+
+
+def test_a_verdict_of_any_evaluation_marks_its_trial_and_epoch(tmp_path: Path) -> None:
+    write_trial(tmp_path / "results", "0001", [{"trial": "0001", "epoch": epoch, "robust": 0.5} for epoch in (1, 2, 4)])
+    found = {(1, "validation"): False, (2, "validation"): False, (2, "test"): True}
+    for (epoch, split), masked in found.items():
+        row = {"trial": "0001", "epoch": epoch, "protocol": "full", "split": split, "masked": masked}
+        write_evaluation(tmp_path / "evaluations", row)
+    table = with_verdicts(read(tmp_path / "results"), read(tmp_path / "evaluations"))
+    assert table.schema.names == SCHEMA.names
+    assert [(row["epoch"], row["masked"]) for row in table.to_pylist()] == [(1, False), (2, True), (4, None)]
+    assert with_verdicts(table, SCHEMA.empty_table())["masked"].null_count == 3

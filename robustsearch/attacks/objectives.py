@@ -1,6 +1,7 @@
 """Objectives: what an attack maximises, one value per image.
 
-Both are unchanged by a constant added to all logits of an image, so log-probabilities serve as logits.
+All are unchanged by a constant added to all logits of an image, so log-probabilities serve as logits. The two
+logit ratios are unchanged by a factor too, so that large logits do not saturate them.
 """
 
 from __future__ import annotations
@@ -28,3 +29,43 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     label = labels.unsqueeze(1)
     runner_up = logits.scatter(1, label, -torch.inf).amax(1)
     return runner_up - logits.gather(1, label).squeeze(1)
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio `[N]` (Croce & Hein 2020, 2003.01690, eq. 6), the margin / (Z_(1) - Z_(3)).
+
+    Z_(k) is the k-th largest logit. In [-1, 0] where the model is right, else positive. Where the three largest
+    logits are equal, the denominator is 1.
+
+    Raises:
+        ValueError: there are fewer than 3 classes.
+    """
+    top = _largest(logits, 3, "dlr")
+    return margin(logits, labels) / _or_one(top[0] - top[2])
+
+
+def targeted_dlr(targets: Tensor) -> Objective:
+    """(Z_t - Z_y) / (Z_(1) - (Z_(3) + Z_(4)) / 2), eq. 7 of the same paper, towards the classes t = targets `[N]`.
+
+    The objective takes copies of the batch too, one after the other, as the draws of `input_gradient` are. It
+    raises ValueError where there are fewer than 4 classes.
+    """
+
+    def objective(logits: Tensor, labels: Tensor) -> Tensor:
+        top = _largest(logits, 4, "targeted_dlr")
+        target = targets.repeat(len(labels) // max(len(targets), 1))
+        ahead = logits.gather(1, target.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))
+        return ahead.squeeze(1) / _or_one(top[0] - (top[2] + top[3]) / 2)
+
+    return objective
+
+
+def _largest(logits: Tensor, k: int, name: str) -> Tensor:
+    """The k largest logits `[k, N]`, in falling order."""
+    if logits.shape[1] < k:
+        raise ValueError(f"{name} needs at least {k} classes, but got {logits.shape[1]}")
+    return logits.topk(k, dim=1).values.T
+
+
+def _or_one(spread: Tensor) -> Tensor:
+    return spread.where(spread > 0, 1)

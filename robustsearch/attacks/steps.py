@@ -16,8 +16,11 @@ The gradient is the objective's, which is to grow, and is finite; the values are
 """
 
 
-def steepest_ascent(norm: Norm, *, step: float) -> Step:
-    """The step of this length that raises the linearised objective most; none where the gradient is zero."""
+def steepest_ascent(norm: Norm, *, step: float | Tensor) -> Step:
+    """The step of this length that raises the linearised objective most; none where the gradient is zero.
+
+    The length is one for all images or, `[N, 1, 1, 1]`, each one's own.
+    """
     directions: dict[Norm, Callable[[Tensor], Tensor]] = {"linf": torch.sign, "l2": unit}
     direction = directions[norm]
 

@@ -2,7 +2,7 @@
 
 An adversary sees each stochastic layer's surrogate gradient, never hard gates. What it finds is scored on the network
 itself, over fresh draws: the correctness of an image is its mean over those draws, and its robust correctness is the
-worst over the l_inf attacks. CW is an l_2 attack and stands beside them, at its own budget.
+worst over the attacks of one norm. CW is a minimum-norm l_2 attack: it counts within the l_2 budget.
 """
 
 from __future__ import annotations
@@ -14,39 +14,124 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..attacks.apgd import apgd
 from ..attacks.carlini_wagner import cw
 from ..attacks.gradient import crafting
 from ..attacks.named import fgsm, pgd
+from ..attacks.objectives import cross_entropy, dlr, margin
+from ..attacks.square import square
 from ..models.build import Network
-from ..models.stochastic import expandable, is_random, surrogate
+from ..models.stochastic import expandable, is_random, mean_network, surrogate
+from ..recipe import Norm
 from ..seeds import derive
 from .intervals import wilson
-from .protocols import Protocol
+from .protocols import Adversary, Protocol
 
 BATCH = 100
 """Images a pass; bounds the memory of an evaluation, and how long it keeps others from having the device alone."""
 
+OBJECTIVES = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
+THROUGH: dict[str, Callable[[Network], AbstractContextManager[object]]] = {
+    "surrogate": surrogate,
+    "mean": mean_network,
+    "network": nullcontext,
+}
 
-@dataclass(frozen=True)
+
+@dataclass
 class Correctness:
-    """Per image `[N]`: the share of fresh draws on which the prediction is right, by attack; and CW's l_2 norms."""
+    """Per image `[N]`, float64: the share of fresh draws on which the prediction is right; and CW's l_2 norms."""
 
-    by_attack: dict[str, Tensor]
+    by_column: dict[str, Tensor]
+    worst: dict[Norm, Tensor]
+    """Worst over the attacks of a norm, and over none at all."""
     cw_norm: Tensor
-    """l_2 norm of each CW perturbation `[N]`; NaN where it failed or had nothing to do."""
-
-    @property
-    def robust(self) -> Tensor:
-        """Worst correctness over the l_inf attacks and no attack at all, per image `[N]`."""
-        return torch.stack([self.by_attack[name] for name in ("natural", "fgsm", "pgd")]).amin(0)
+    """l_2 norm of each CW perturbation; NaN where it failed or had nothing to do."""
+    attacked: int = 0
+    """Images that were attacked, over all adversaries."""
+    offered: int = 0
+    """Images that would have been without dropping broken ones."""
 
 
 def correctness(network: Network, images: Tensor, labels: Tensor, *, draws: int, predictions: int) -> Tensor:
-    """Share of `predictions` fresh predictions, each averaged over `draws`, that are right; `[N]` in [0, 1]."""
+    """Share of `predictions` fresh predictions, each averaged over `draws`, that are right; `[N]`, float64."""
     if not is_random(network):
         predictions = 1
     hits = [network.predict(images, draws).argmax(1) == labels for _ in range(predictions)]
     return torch.stack(hits).double().mean(0)
+
+
+def craft(
+    adversary: Adversary,
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    gradient_draws: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Adversarial images `[N, C, H, W]` of one adversary; `epsilon` is the radius in its norm."""
+    with crafting(network), THROUGH[adversary.through](network):
+        draws, expand = (gradient_draws if is_random(network) else 1), expandable(network)
+        objective, norm, steps = OBJECTIVES[adversary.objective], adversary.norm, adversary.steps
+        match adversary.method:
+            case "fgsm":
+                return fgsm(network, images, labels, epsilon=epsilon, norm=norm, draws=draws, expand=expand)
+            case "pgd":
+                return pgd(
+                    network,
+                    images,
+                    labels,
+                    epsilon=epsilon,
+                    norm=norm,
+                    step=adversary.step or 2.5 * epsilon / steps,
+                    steps=steps,
+                    objective=objective,
+                    draws=draws,
+                    expand=expand,
+                    generator=generator,
+                    allow_unreachable=adversary.step is not None,
+                )
+            case "apgd":
+                return apgd(
+                    network,
+                    images,
+                    labels,
+                    epsilon=epsilon,
+                    norm=norm,
+                    steps=steps,
+                    objective=objective,
+                    draws=draws,
+                    expand=expand,
+                    generator=generator,
+                )
+            case "cw":
+                return cw(
+                    network,
+                    images,
+                    labels,
+                    c=adversary.c,
+                    kappa=adversary.kappa,
+                    steps=steps,
+                    lr=adversary.lr,
+                    draws=draws,
+                    expand=expand,
+                )
+    # A black box sees predictions only, so it asks the network itself.
+    with crafting(network):
+        draws, expand = (gradient_draws if is_random(network) else 1), expandable(network)
+        return square(
+            network,
+            images,
+            labels,
+            epsilon=epsilon,
+            norm=norm,
+            queries=steps,
+            draws=draws,
+            expand=expand,
+            generator=generator,
+        )
 
 
 def attacked(
@@ -55,53 +140,44 @@ def attacked(
     labels: Tensor,
     *,
     protocol: Protocol,
-    epsilon: float,
-    epsilon_l2: float,
+    radii: dict[Norm, float],
     draws: int,
     generator: torch.Generator,
 ) -> Correctness:
-    """Correctness of one batch under every attack: images `[N, C, H, W]` in [0, 1], labels `[N]`."""
+    """Correctness of one batch under every adversary: images `[N, C, H, W]` in [0, 1], labels `[N]`."""
     predictions = protocol.scoring_draws(draws)
-    with crafting(network), surrogate(network):
-        gradient_draws, expand = (protocol.gradient_draws if is_random(network) else 1), expandable(network)
-        candidates = {
-            "natural": images,
-            "fgsm": fgsm(network, images, labels, epsilon=epsilon, draws=gradient_draws, expand=expand),
-            "pgd": pgd(
-                network,
-                images,
-                labels,
-                epsilon=epsilon,
-                step=protocol.pgd_step or 2.5 * epsilon / protocol.pgd_steps,
-                steps=protocol.pgd_steps,
-                draws=gradient_draws,
-                expand=expand,
-                generator=generator,
-                allow_unreachable=protocol.pgd_step is not None,
-            ),
-            "cw": cw(
-                network,
-                images,
-                labels,
-                c=protocol.cw_c,
-                kappa=protocol.cw_kappa,
-                steps=protocol.cw_steps,
-                lr=protocol.cw_lr,
-                draws=gradient_draws,
-                expand=expand,
-            ),
-        }
-    # A minimum-norm attack has an accuracy only at a budget: what lies beyond it counts as not attacked.
-    norm = (candidates["cw"] - images).flatten(1).norm(dim=1)
-    within = (norm <= epsilon_l2)[:, None, None, None]
-    candidates["cw"] = torch.where(within, candidates["cw"], images)
-    with crafting(network):
-        scores = {
-            name: correctness(network, candidate, labels, draws=draws, predictions=predictions)
-            for name, candidate in candidates.items()
-        }
-    attackable = scores["natural"] > 0  # an image that is wrong already has no least perturbation
-    return Correctness(scores, torch.where(attackable & (norm > 0), norm, torch.nan))
+
+    def score(pictures: Tensor, targets: Tensor) -> Tensor:
+        with crafting(network):
+            return correctness(network, pictures, targets, draws=draws, predictions=predictions)
+
+    natural = score(images, labels)
+    found = Correctness({"natural": natural}, dict.fromkeys(radii, natural), torch.full_like(natural, torch.nan))
+    for adversary in protocol.adversaries:
+        worst = found.worst[adversary.norm]
+        alive = (worst > 0 if protocol.drop_broken else torch.ones_like(worst, dtype=torch.bool)).nonzero().squeeze(1)
+        found.attacked, found.offered = found.attacked + len(alive), found.offered + len(images)
+        pictures, targets = images[alive], labels[alive]
+        candidate = craft(
+            adversary,
+            network,
+            pictures,
+            targets,
+            epsilon=radii[adversary.norm],
+            gradient_draws=protocol.gradient_draws,
+            generator=generator,
+        )
+        if adversary.method == "cw":
+            norm = (candidate - pictures).flatten(1).norm(dim=1)
+            attackable = natural[alive] > 0  # an image that is wrong already has no least perturbation
+            found.cw_norm[alive] = torch.where(attackable & (norm > 0), norm, torch.nan).double()
+            candidate = torch.where((norm <= radii["l2"])[:, None, None, None], candidate, pictures)
+        scores = score(candidate, targets)
+        worst = worst.clone()
+        worst[alive] = torch.minimum(worst[alive], scores)
+        found.worst[adversary.norm] = worst
+        found.by_column[adversary.column] = worst if protocol.drop_broken else scores
+    return found
 
 
 def evaluate(
@@ -121,35 +197,37 @@ def evaluate(
     The attack's randomness derives from `seed`, the network's own draws from its `noise`. Each batch runs inside a
     `turn()` of its own.
     """
-    epsilon = protocol.epsilon or epsilon
+    radii: dict[Norm, float] = {"linf": protocol.epsilon or epsilon, "l2": epsilon_l2}
     generator = torch.Generator(images.device).manual_seed(derive(seed, "evaluation"))
     parts = []
     for start in range(0, len(images), BATCH):
         batch = slice(start, start + BATCH)
         with turn():
-            part = attacked(
-                network,
-                images[batch],
-                labels[batch],
-                protocol=protocol,
-                epsilon=epsilon,
-                epsilon_l2=epsilon_l2,
-                draws=draws,
-                generator=generator,
+            parts.append(
+                attacked(
+                    network,
+                    images[batch],
+                    labels[batch],
+                    protocol=protocol,
+                    radii=radii,
+                    draws=draws,
+                    generator=generator,
+                )
             )
-        parts.append(part)
     row: dict[str, float | int | None] = {}
-    for name in parts[0].by_attack:
-        row |= accuracy(name, torch.cat([part.by_attack[name] for part in parts]))
-    row |= accuracy("robust", torch.cat([part.robust for part in parts]))
+    for name in parts[0].by_column:
+        row |= accuracy(name, torch.cat([part.by_column[name] for part in parts]))
+    row |= accuracy("robust", torch.cat([part.worst["linf"] for part in parts]))
+    row |= accuracy("robust_l2", torch.cat([part.worst["l2"] for part in parts]))
     norms = torch.cat([part.cw_norm for part in parts])
     norms = norms[~norms.isnan()]
     return row | {
         "n": len(images),
         "scoring_draws": protocol.scoring_draws(draws) if is_random(network) else 1,
         "cw_norm": float(norms.median()) if len(norms) else None,
-        "epsilon": epsilon,
-        "epsilon_l2": epsilon_l2,
+        "attacked": sum(part.attacked for part in parts) / sum(part.offered for part in parts),
+        "epsilon": radii["linf"],
+        "epsilon_l2": radii["l2"],
     }
 
 

@@ -61,6 +61,8 @@ class Settings:
     cpus_per_trial: int = 1
     gpus_per_trial: float | None = None
     """None: a quarter of a GPU where the cluster has any, else none."""
+    final_images: int = 100
+    """Images of the full protocol for each member of the front, at the end; 0 leaves it out."""
     concurrency: int | None = None
     """None: as many as the cluster holds."""
 
@@ -79,6 +81,8 @@ class Settings:
             raise UserError(f"`eta` must be at least 2, but got {self.eta}")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"`seed` must be in [0, 2**31), but got {self.seed}")
+        if self.final_images < 0:
+            raise UserError(f"`final_images` must be at least 0, but got {self.final_images}")
         if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
             raise UserError(f"`gpus_per_trial` must be at least 0, but got {self.gpus_per_trial}")
         if self.sampler not in SAMPLERS:
@@ -250,10 +254,40 @@ def _run(
         ).fit()
         if ledger.unfinished() or len(ledger.searched()) < settings.trials:
             raise KeyboardInterrupt
+        if settings.final_images:
+            _examine(folder, dataset, settings, gpus, out)
         ledger.log.append("end")
         crashed = sum(entry.state == "crashed" for entry in ledger.entries.values())
     _draw(folder, out)
     return crashed
+
+
+def _examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: float, out: Console) -> None:
+    """The full protocol and the masking checks, for each member of the front."""
+    from robustsearch.analysis import front
+
+    from .. import results
+    from .final import PROTOCOL, disagreements, examine_front
+
+    try:
+        points = front.front_table(results.read(folder.results))
+    except RunError:
+        return  # nothing was measured, as the end of the run says
+    members = front.front_rows(points)
+    plain_epoch = max((row["epoch"] for row in points.to_pylist() if row["role"] == "baseline"), default=None)
+    _say(out, f"Examining the {len(members)} members of the front: protocol {PROTOCOL}, {settings.final_images} images")
+    rungs = {(row["trial"], row["epoch"]): row["robust"] for row in members}
+    for row in examine_front(
+        folder, members, plain_epoch, dataset, images=settings.final_images, cpus=settings.cpus_per_trial, gpus=gpus
+    ):
+        verdict = "MASKED" if row["masked"] else "no masking found"
+        _say(
+            out,
+            f"  {row['trial']:<8} epoch {row['epoch']:>3}  robust {100 * row['robust']:.1f}% "
+            f"(at its rung {100 * rungs[row['trial'], row['epoch']]:.1f}%)  {verdict}",
+        )
+    differ, pairs = disagreements(members, results.read(folder.evaluations).to_pylist())
+    _say(out, f"The rungs and the full protocol order {differ} of {pairs} pairs of them differently")
 
 
 def _draw(folder: RunFolder, out: Console) -> None:

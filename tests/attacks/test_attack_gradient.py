@@ -11,10 +11,12 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
+from robustsearch.attacks.apgd import apgd, apgd_targeted
 from robustsearch.attacks.carlini_wagner import cw, cw_search
 from robustsearch.attacks.gradient import crafting, input_gradient, objective_values
 from robustsearch.attacks.named import fgsm, noise, pgd
 from robustsearch.attacks.objectives import cross_entropy, margin
+from robustsearch.attacks.square import square
 
 MakeNet = Callable[..., nn.Module]
 
@@ -154,6 +156,18 @@ ATTACKS: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
     ),
     "cw": lambda model, x, y: cw(model, x, y, c=1.0, steps=5),
     "cw_search": lambda model, x, y: cw_search(model, x, y, searches=2, steps=5),
+    "apgd": lambda model, x, y: apgd(
+        model, x, y, epsilon=0.2, steps=6, restarts=2, draws=2, generator=torch.Generator().manual_seed(3)
+    ),
+    "apgd_targeted": lambda model, x, y: apgd_targeted(
+        model, x, y, classes=4, epsilon=0.2, norm="l2", steps=3, generator=torch.Generator().manual_seed(3)
+    ),
+    "square linf": lambda model, x, y: square(
+        model, x, y, epsilon=0.2, queries=5, generator=torch.Generator().manual_seed(3)
+    ),
+    "square l2": lambda model, x, y: square(
+        model, x, y, epsilon=0.2, norm="l2", queries=5, generator=torch.Generator().manual_seed(3)
+    ),
 }
 
 

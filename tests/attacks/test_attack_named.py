@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch import Tensor, nn
 
+from robustsearch.attacks.apgd import apgd, apgd_targeted
 from robustsearch.attacks.carlini_wagner import cw, cw_search
 from robustsearch.attacks.loop import Best, run
 from robustsearch.attacks.named import fgsm, noise, pgd
-from robustsearch.attacks.objectives import Objective, cross_entropy, margin
+from robustsearch.attacks.objectives import Objective, cross_entropy, dlr, margin
 from robustsearch.attacks.projections import clip, onto_ball
+from robustsearch.attacks.square import square
 from robustsearch.attacks.starts import at_image, uniform_in_ball
 from robustsearch.attacks.steps import steepest_ascent, unit
 from robustsearch.recipe import Norm
@@ -360,20 +362,34 @@ ATTACKS: dict[str, Callable[..., Tensor]] = {
     "cw": lambda model, x, y, epsilon, norm: cw(model, x, y, c=1.0, steps=3),
     "cw last": lambda model, x, y, epsilon, norm: cw(model, x, y, c=1.0, kappa=0.01, steps=3, keep="last"),
     "cw_search": lambda model, x, y, epsilon, norm: cw_search(model, x, y, searches=2, steps=2),
+    "apgd": lambda model, x, y, epsilon, norm: apgd(
+        model, x, y, epsilon=epsilon, norm=norm, steps=5, generator=seeded()
+    ),
+    "dlr apgd": lambda model, x, y, epsilon, norm: apgd(
+        model, x, y, epsilon=epsilon, norm=norm, steps=5, objective=dlr, restarts=2, generator=seeded()
+    ),
+    "apgd_targeted": lambda model, x, y, epsilon, norm: apgd_targeted(
+        model, x, y, classes=10, targets=2, epsilon=epsilon, norm=norm, steps=3, generator=seeded()
+    ),
+    "square": lambda model, x, y, epsilon, norm: square(
+        model, x, y, epsilon=epsilon, norm=norm, queries=8, generator=seeded()
+    ),
 }
+LEAST_CLASSES = {"dlr apgd": 3, "apgd_targeted": 10}
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda z: z,
     "shifted": lambda z: z + 1000,
     "times 1000": lambda z: 1000 * z,
     "log-probabilities": lambda z: z.log_softmax(1),
     "constant": lambda z: 0 * z,
+    "probabilities": lambda z: (1000 * z).softmax(1),
     "no gradient": lambda z: z.detach(),
     "infinite": lambda z: z.log_softmax(1) - torch.inf * (z.detach() > 0),
     "NaN gradient": lambda z: (z - z.detach()).abs().sqrt() + z,
 }
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(sorted(ATTACKS)),
     output=st.sampled_from(sorted(OUTPUTS)),
@@ -394,6 +410,7 @@ def test_a_result_is_an_image_in_the_ball(
     classes: int,
     seed: int,
 ) -> None:
+    assume(classes >= LEAST_CLASSES.get(name, 2))
     generator = seeded(seed)
     images = torch.rand(shape, generator=generator, dtype=dtype).mul(1.6).sub(0.3).clamp(0, 1)  # many at 0 and 1
     labels = torch.randint(classes, shape[:1], generator=generator)

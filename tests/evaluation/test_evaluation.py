@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -14,7 +16,7 @@ from robustsearch.attacks.named import pgd
 from robustsearch.data import Dataset, to_tensor
 from robustsearch.errors import UserError
 from robustsearch.evaluation.intervals import wilson
-from robustsearch.evaluation.protocols import PROTOCOLS, protocol
+from robustsearch.evaluation.protocols import PROTOCOLS, Adversary, protocol
 from robustsearch.evaluation.robust import correctness, evaluate
 from robustsearch.models.build import Network, build_network
 from robustsearch.recipe import LWTA, PNI, Mix, Model, Recipe, Training
@@ -62,7 +64,7 @@ def test_accuracies_are_ordered_and_carry_their_intervals(trained: Network, digi
     assert row["natural"] > 0.9 > row["pgd"]  # type: ignore[operator]
     assert row["robust"] <= min(row["natural"], row["fgsm"], row["pgd"])  # type: ignore[type-var, operator]
     assert row["pgd"] <= row["fgsm"] + 0.03  # type: ignore[operator]
-    for name in ("natural", "fgsm", "pgd", "cw", "robust"):
+    for name in ("natural", "fgsm", "pgd", "cw", "robust", "robust_l2"):
         assert (row[f"{name}_low"], row[f"{name}_high"]) == wilson(row[name], row["n"])  # type: ignore[arg-type]
 
 
@@ -81,7 +83,7 @@ def test_a_larger_ball_leaves_less(trained: Network, digits: Dataset) -> None:
 
 def test_cw_counts_at_its_budget_and_reports_its_norms(trained: Network, digits: Dataset) -> None:
     pictures, labels = images(digits)
-    chosen = dataclasses.replace(PROTOCOLS["standard"], cw_steps=60)
+    chosen = dataclasses.replace(PROTOCOLS["standard"], adversaries=(Adversary("cw", "cw", "l2", steps=60),))
     rows = [
         evaluate(trained, pictures, labels, protocol=chosen, epsilon=0.1, epsilon_l2=budget, draws=1, seed=0)
         for budget in (1e-6, 0.5, 10.0)
@@ -93,8 +95,42 @@ def test_cw_counts_at_its_budget_and_reports_its_norms(trained: Network, digits:
 
 
 def test_the_report_s_cw_changes_almost_nothing(trained: Network, digits: Dataset) -> None:
-    row = measure(trained, digits, cw_c=PROTOCOLS["report"].cw_c, cw_kappa=0.01, cw_lr=0.01, cw_steps=50)
+    row = measure(trained, digits, adversaries=PROTOCOLS["report"].adversaries[-1:])
     assert row["cw"] >= row["natural"] - 0.03  # type: ignore[operator]
+
+
+def test_broken_images_are_dropped_for_the_same_worst_case_and_less_work(trained: Network, digits: Dataset) -> None:
+    """Attacks without randomness, so that both ways attack each image alike."""
+    adversaries = (
+        Adversary("fgsm", "fgsm"),
+        Adversary("pgd", "fgsm", through="network"),
+        Adversary("cw", "cw", "l2", steps=20),
+        Adversary("pgd_l2", "fgsm", "l2"),
+    )
+    whole = measure(trained, digits, adversaries=adversaries)
+    dropping = measure(trained, digits, adversaries=adversaries, drop_broken=True)
+    assert (dropping["robust"], dropping["robust_l2"]) == (whole["robust"], whole["robust_l2"])
+    assert whole["attacked"] == 1.0
+    assert dropping["attacked"] < 0.95  # type: ignore[operator]
+    assert dropping["pgd_l2"] == dropping["robust_l2"]
+
+
+@pytest.mark.parametrize("through", ["surrogate", "mean", "network"])
+@pytest.mark.parametrize("method", ["fgsm", "pgd", "apgd", "square"])
+def test_every_method_attacks_through_every_gradient(
+    digits: Dataset, method: Literal["fgsm", "pgd", "apgd", "square"], through: Literal["surrogate", "network", "mean"]
+) -> None:
+    network = build_network(
+        PLAIN.replace(lwta=LWTA().model_dump(), pni=PNI().model_dump()),
+        shape=digits.shape,
+        classes=10,
+        mean=digits.mean,
+        std=digits.std,
+        seed=0,
+    )
+    few = dataclasses.replace(digits, train=digits.train.take(np.arange(12)))
+    row = measure(network, few, adversaries=(Adversary("pgd", method, steps=4, through=through),))
+    assert 0 <= row["robust"] <= row["natural"] <= 1  # type: ignore[operator]
 
 
 def test_the_report_s_pgd_is_weaker_than_its_fgsm_and_than_the_standard(trained: Network, digits: Dataset) -> None:
@@ -149,9 +185,9 @@ def test_evaluation_is_repeatable_and_touches_no_global_generator(trained: Netwo
 
 
 def test_protocols_are_named_and_an_unknown_one_lists_them() -> None:
-    assert protocol("report").pgd_steps == 3
+    assert protocol("report").adversaries[1].steps == 3
     assert protocol("standard").scoring_draws(1) == 10
     assert protocol("standard").scoring_draws(8) == 3
-    with pytest.raises(UserError, match=r"must be one of standard, report, but got 'best'"):
+    with pytest.raises(UserError, match=r"must be one of quick, standard, full, report, but got 'best'"):
         protocol("best")
-    assert all(math.isfinite(each.cw_c) for each in PROTOCOLS.values())
+    assert all(math.isfinite(row.c) for each in PROTOCOLS.values() for row in each.adversaries)

@@ -1,0 +1,74 @@
+"""The end of a search: each member of its front meets the full protocol and the masking checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from .. import results
+from ..data import Dataset
+from ..evaluation.protocols import protocol
+from ..examine import examine, load_network
+from ..runfolder import RunFolder
+
+PROTOCOL = "full"
+SPLIT = "validation"
+
+
+def examine_point(
+    root: str, trial: str, epoch: int, plain_epoch: int | None, dataset: Dataset, images: int, threads: int
+) -> dict[str, Any]:
+    """One (trial, epoch) of a run, as the row of an evaluation; `plain_epoch` is the baseline's, for transfer."""
+    torch.set_num_threads(threads)
+    folder = RunFolder(Path(root))
+    network, recipe = load_network(folder.network(trial, epoch), dataset)
+    transfer = load_network(folder.network("baseline", plain_epoch), dataset)[0] if plain_epoch else None
+    row = examine(network, recipe, dataset, protocol=protocol(PROTOCOL), split=SPLIT, images=images, transfer=transfer)
+    return row | {"trial": trial, "epoch": epoch, "digest": recipe.digest, "recipe": recipe.to_json()} | recipe.flat()
+
+
+def examine_front(
+    folder: RunFolder,
+    front: list[dict[str, Any]],
+    plain_epoch: int | None,
+    dataset: Dataset,
+    *,
+    images: int,
+    cpus: int,
+    gpus: float,
+) -> Iterator[dict[str, Any]]:
+    """Examine what is not examined yet, as many at a time as the cluster holds; yields each row once it is written.
+
+    Raises:
+        ray.exceptions.RayTaskError: an examination failed.
+    """
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(examine_point)
+    shared = ray.put(dataset)
+    pending = []
+    for point in front:
+        name = results.evaluation_name(point["trial"], point["epoch"], PROTOCOL, SPLIT)
+        if not (folder.evaluations / f"{name}.parquet").exists():
+            root = str(folder.root.resolve())
+            pending.append(remote.remote(root, point["trial"], point["epoch"], plain_epoch, shared, images, cpus))
+    while pending:
+        (ready,), pending = ray.wait(pending)
+        row = ray.get(ready) | {"run": folder.name, "role": "search"}
+        results.write_evaluation(folder.evaluations, row)
+        yield row
+
+
+def disagreements(rungs: list[dict[str, Any]], full: list[dict[str, Any]]) -> tuple[int, int]:
+    """How many pairs of points the rungs and the full protocol order differently, and of how many pairs."""
+
+    def key(row: dict[str, Any]) -> tuple[str, int]:
+        return row["trial"], row["epoch"]
+
+    last = {key(row): row["robust"] for row in full}
+    pairs = list(combinations([row for row in rungs if key(row) in last], 2))
+    differ = sum((one["robust"] - other["robust"]) * (last[key(one)] - last[key(other)]) < 0 for one, other in pairs)
+    return differ, len(pairs)
