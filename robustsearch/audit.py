@@ -7,8 +7,9 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from .cli import Parser
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -35,20 +36,13 @@ COLOURS = ("#D55E00", "#0072B2")
 """Two of Okabe & Ito (2008), Color Universal Design."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\ntry: {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = _Parser(
+    root = Parser(
         "python -m robustsearch.audit",
         usage="python -m robustsearch.audit --model MODULE:FACTORY --dataset NAME [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = root.add_argument
     add("--model", metavar="MODULE:FACTORY", required=True, help="what makes the classifier")

@@ -6,8 +6,9 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from .cli import Parser
 from .errors import RunError, UserError
 from .runfolder import RunFolder
 
@@ -17,19 +18,12 @@ Each result is a row of RUN/evaluations; a failed check marks the trial `masked`
 wherever it is shown."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\ntry: {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = _Parser(
+    root = Parser(
         "python -m robustsearch.evaluate",
         usage="python -m robustsearch.evaluate RUN [options]",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     root.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
     which = root.add_mutually_exclusive_group()

@@ -8,8 +8,9 @@ import sys
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from .cli import Parser
 from .errors import RunError, UserError
 from .runfolder import RunFolder
 
@@ -24,22 +25,15 @@ examples:
   python -m robustsearch.run --resume --name RUN     go on where it was killed"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\ntry: {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = _Parser(
+    root = Parser(
         "python -m robustsearch.run",
         usage="python -m robustsearch.run --space NAME [options]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
     )
+    root.argument_default = argparse.SUPPRESS  # only what is given changes a setting
     add = root.add_argument
     add("--space", metavar="NAME", help="lwta, pni, mix, joint, or a .py file")
     add("--dataset", metavar="NAME", help="digits (default), fashion-mnist, cifar10, cifar100, svhn, FILE.npz")

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LEVELS = {
-    0: ("errors", "recipe", "results", "events", "pareto", "seeds", "runfolder", "quiet", "__init__"),
+    0: ("errors", "recipe", "results", "events", "pareto", "seeds", "runfolder", "quiet", "cli", "__init__"),
     1: ("data", "models", "attacks"),
     2: ("training", "evaluation", "latency"),
     3: ("trial", "examine"),

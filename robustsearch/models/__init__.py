@@ -7,6 +7,7 @@
     smoothing    Gaussian noise on the input
     wrn          WideResNet, with activation and convolution passed in
     build        recipe -> network
+    foreign      a classifier of somebody else, by MODULE:FACTORY, with its weights
     deploy       network -> what is timed and shipped: pruned, folded, all draws averaged
 
 A new stochastic layer derives from `Stochastic`, draws from its `Noise` only, says in `scope` what one draw
