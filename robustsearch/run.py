@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--sampler", metavar="NAME", help="auto (default), tpe, gp, nsga2, random")
     add("--scheduler", metavar="NAME", help="mo-asha (default) stops trials early; none does not")
     add("--protocol", metavar="NAME", help="evaluation: quick, standard (default), full, or report")
-    add("--final-images", type=int, metavar="N", help="images of the front's full protocol at the end (100)")
+    add("--final-images", type=int, metavar="N", help="images of the front's full protocol at the end (64)")
     add("--cpus-per-trial", type=int, metavar="C", help="CPU cores and threads of a trial (1)")
     add("--gpus-per-trial", type=float, metavar="G", help="GPUs, or a part of one (0.25 where there are any)")
     add("--concurrency", type=int, metavar="K", help="trials at a time (as many as fit)")

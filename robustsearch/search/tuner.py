@@ -61,7 +61,7 @@ class Settings:
     cpus_per_trial: int = 1
     gpus_per_trial: float | None = None
     """None: a quarter of a GPU where the cluster has any, else none."""
-    final_images: int = 100
+    final_images: int = 64
     """Images of the full protocol for each member of the front, at the end; 0 leaves it out."""
     concurrency: int | None = None
     """None: as many as the cluster holds."""
