@@ -148,12 +148,13 @@ def evaluation_name(trial: str, epoch: int, protocol: str, split: str) -> str:
 
 
 def with_verdicts(table: pa.Table, evaluations: pa.Table) -> pa.Table:
-    """The rows of `results/` with `masked` from the evaluations of the same trial and epoch: true if any says so."""
+    """The rows of `results/`, `masked` where they or any evaluation of the same trial and epoch say so."""
     verdicts: dict[tuple[str, int], bool] = {}
-    for row in evaluations.select(["trial", "epoch", "masked"]).to_pylist():
-        if row["masked"] is not None:
-            key = row["trial"], row["epoch"]
-            verdicts[key] = verdicts.get(key, False) or row["masked"]
+    for source in (table, evaluations):
+        for row in source.select(["trial", "epoch", "masked"]).to_pylist():
+            if row["masked"] is not None:
+                key = row["trial"], row["epoch"]
+                verdicts[key] = verdicts.get(key, False) or row["masked"]
     keys = zip(table["trial"].to_pylist(), table["epoch"].to_pylist(), strict=True)
     masked = pa.array([verdicts.get(key) for key in keys], type=pa.bool_())
     return table.set_column(SCHEMA.names.index("masked"), SCHEMA.field("masked"), masked)

@@ -183,4 +183,4 @@ def test_a_verdict_of_any_evaluation_marks_its_trial_and_epoch(tmp_path: Path) -
     table = with_verdicts(read(tmp_path / "results"), read(tmp_path / "evaluations"))
     assert table.schema.names == SCHEMA.names
     assert [(row["epoch"], row["masked"]) for row in table.to_pylist()] == [(1, False), (2, True), (4, None)]
-    assert with_verdicts(table, SCHEMA.empty_table())["masked"].null_count == 3
+    assert with_verdicts(table, SCHEMA.empty_table()).equals(table)
