@@ -51,7 +51,20 @@ def small(tmp_path: Path) -> Path:
 @pytest.mark.timeout(180)
 def test_two_trials_of_the_main_job_end_to_end(tmp_path: Path) -> None:
     done = run(
-        *("--space", "lwta", "--trials", "2", "--epochs", "1", "--fraction", "0.2", "--name", "e2e"),
+        *(
+            "--space",
+            "lwta",
+            "--trials",
+            "2",
+            "--epochs",
+            "1",
+            "--fraction",
+            "0.2",
+            "--name",
+            "e2e",
+            "--final-images",
+            "12",
+        ),
         cwd=tmp_path,
         timeout=170,
     )
@@ -80,6 +93,11 @@ def test_two_trials_of_the_main_job_end_to_end(tmp_path: Path) -> None:
     )
     for suffix in ("png", "svg", "pdf", "html"):
         assert (folder / "figures" / f"pareto.{suffix}").stat().st_size > 10_000
+    examined = pd.read_parquet(folder / "evaluations")
+    assert len(examined) >= 1
+    assert examined["masked"].notna().all()
+    assert set(examined["protocol"]) == {"full"}
+    assert set(examined["n"]) == {12}
     info = json.loads((folder / "run.json").read_text())
     assert (info["space"], info["trials"], info["dataset"]) == ("lwta", 2, "digits")
     assert {"torch", "ray", "optuna", "python", "robustsearch"} <= info["versions"].keys()
@@ -105,7 +123,7 @@ def finished(folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> None:
-    arguments = ["--space", "small.py", "--trials", "5", "--epochs", "8", "--name", "killed"]
+    arguments = ["--space", "small.py", "--trials", "5", "--epochs", "8", "--name", "killed", "--final-images", "12"]
     folder = small / "runs" / "killed"
     driver = subprocess.Popen(
         [*COMMAND, *arguments], cwd=small, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -117,7 +135,7 @@ def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> N
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     before = results.read(folder / "results").to_pylist()
-    assert 2 <= len({row["trial"] for row in before if row["state"] != "running"}) < 6
+    assert 2 <= finished(folder) < 6
     resumed = run("--resume", "--name", "killed", cwd=small, timeout=170)
     assert resumed.returncode == 0, resumed.stderr
     frame = pd.read_parquet(folder / "results")
@@ -155,7 +173,7 @@ def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path) -> None
     np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40])
     done = run(
         *("--space", "small.py", "--dataset", "own.npz", "--trials", "2", "--epochs", "6", "--scheduler", "none"),
-        *("--name", "own", "--concurrency", "1", "--protocol", "report"),
+        *("--name", "own", "--concurrency", "1", "--protocol", "report", "--final-images", "0"),
         cwd=tmp_path,
         timeout=170,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pyautoattack.square import SquareAttack
 from scipy.stats import binomtest, chisquare
 from torch import Tensor
@@ -131,46 +133,50 @@ def published_bump(side: int) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         bump = peer.eta(side).double()
-    upright = bool(torch.isclose(bump[0, 0], bump[0, -1]))
-    return bump if upright else bump.T
+    return bump if (bump[0] > 0).all() else bump.T
 
 
 def test_each_l2_proposal_is_that_of_the_published_formula() -> None:
-    """Algorithm 3 in loops: for some two squares, signs and turn, it must give the proposal that was made."""
-    size, epsilon = 5, 0.4
-    seen = proposals(grey(3, 1, size), 60, epsilon=epsilon, norm="l2")
-    offset = (seen - 0.5)[:, :, 0].numpy()
-    for query in range(30, 60):  # squares are at their smallest, 3
-        for n in range(3):
-            candidates = list(moves(offset[0, n], epsilon))
-            nearest = min(np.abs(candidate - offset[query, n]).max() for candidate in candidates)
-            assert nearest < 1e-6
+    """Algorithm 3 in loops: for some two squares, signs and turn, it must give the proposal that was made.
+
+    Pixels at zero are clipped, which leaves some of epsilon unused: the channels share it.
+    """
+    dark = torch.rand((2, 3, 5, 5), generator=seeded(1)) < 0.3
+    images = torch.where(dark, 0.0, 0.5).double()
+    seen = proposals(images, 60, epsilon=0.4, norm="l2").numpy()
+    for n in range(2):
+        image, best = images[n].numpy(), seen[0, n]
+        assert ((best - image) ** 2).sum() < 0.9 * 0.4**2
+        candidates = [(image + move).clip(0, 1) for move in moves(best - image, epsilon=0.4)]
+        for proposal in seen[40:, n]:  # squares are at their smallest, 3
+            # Each channel has a sign of its own.
+            errors = np.abs(np.stack(candidates) - proposal).max((-2, -1)).reshape(-1, 2, 3).min(1).max(1)
+            assert errors.min() < 1e-6
 
 
-def moves(offset: np.ndarray, epsilon: float, side: int = 3) -> list[np.ndarray]:
-    """All that algorithm 3 can make of a one-channel offset `[5, 5]` of length epsilon."""
-    places = [(r, s) for r in range(len(offset) - side + 1) for s in range(len(offset) - side + 1)]
+def moves(offset: np.ndarray, epsilon: float, side: int = 3) -> Iterator[np.ndarray]:
+    """All that algorithm 3 can make of an offset `[C, 5, 5]`; each pair has both signs."""
+    places = [(r, s) for r in range(5 - side + 1) for s in range(5 - side + 1)]
     upright = published_bump(side).numpy()
-    results = []
-    for r1, s1 in places:
-        for r2, s2 in places:
-            for bump in (upright, -upright, upright.T, -upright.T):
-                into, out_of = np.zeros_like(offset, bool), np.zeros_like(offset, bool)
-                into[r1 : r1 + side, s1 : s1 + side] = True
-                out_of[r2 : r2 + side, s2 : s2 + side] = True
-                unused = epsilon**2 - (offset**2).sum()
-                available = np.sqrt((offset[into | out_of] ** 2).sum() + max(unused, 0))
-                new = bump + offset[into].reshape(side, side) / np.sqrt((offset[into] ** 2).sum())
-                result = np.where(out_of, 0, offset)
-                result[into] = (new / np.sqrt((new**2).sum()) * available).ravel()
-                results.append(result)
-    return results
+    unused = epsilon**2 - (offset**2).sum()
+    for (r1, s1), (r2, s2), bump in itertools.product(places, places, (upright, upright.T)):
+        into, out_of = np.zeros((5, 5), bool), np.zeros((5, 5), bool)
+        into[r1 : r1 + side, s1 : s1 + side] = True
+        out_of[r2 : r2 + side, s2 : s2 + side] = True
+        for sign in (1, -1):
+            result = np.where(out_of, 0, offset)
+            for channel, before in zip(result, offset, strict=True):
+                available = np.sqrt((before[into | out_of] ** 2).sum() + unused / len(offset))
+                new = sign * bump + before[into].reshape(side, side) / np.sqrt((before[into] ** 2).sum())
+                channel[into] = (new / np.sqrt((new**2).sum()) * available).ravel()
+            yield result
 
 
 @pytest.mark.parametrize("side", [3, 4, 5, 8, 13])
 def test_l2_squares_take_the_published_shape_at_every_size(side: int) -> None:
     """An image as large as the square has one place for it; the second square empties nothing more."""
-    offset = (proposals(grey(20, 1, side), 2, epsilon=0.4, norm="l2", share=1.0) - 0.5)[:, :, 0].numpy()
+    seen = proposals(grey(20, 1, side), 1000, epsilon=0.4, norm="l2", share=1.0)[:2]  # early: the largest square
+    offset = (seen - 0.5)[:, :, 0].numpy()
     upright = published_bump(side).numpy()
     turns = set()
     for before, after in zip(*offset, strict=True):
@@ -208,21 +214,19 @@ def test_it_returns_the_candidate_with_the_highest_margin(norm: Norm, digits: An
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_random_model_is_attacked_through_the_mean_margin_of_its_draws(norm: Norm, digits: Any) -> None:
-    """Noise that is large in each draw, yet none in the mean of four: the attack must not see it."""
-    noise = torch.tensor([64.0, -64.0, 32.0, -32.0])
-
-    def noisy(images: Tensor) -> Tensor:
-        logits = digits.model(images).double()
-        logits = logits.round(decimals=3)
-        shift = noise.repeat_interleave(len(images) // 4).double()
-        return logits + torch.where(torch.arange(10) == labels.repeat(4)[:, None], shift[:, None], 0)
-
+    """Noise of +-64 and +-32 on the label's logit, none in the mean of four draws; all sums are exact in binary."""
     images, labels = digits.images[:20].double(), digits.labels[:20]
-    model = lambda x: digits.model(x.float()).double().round(decimals=3)  # noqa: E731
+    noise = torch.tensor([64.0, -64.0, 32.0, -32.0], dtype=torch.float64).repeat_interleave(20)
+
+    def quiet(x: Tensor) -> Tensor:
+        return (digits.model(x.float()).double() * 1024).round() / 1024
+
+    def noisy(x: Tensor) -> Tensor:
+        return quiet(x) + noise[:, None] * F.one_hot(labels.repeat(4), 10)
+
     options: dict[str, Any] = {"epsilon": 0.1, "norm": norm, "queries": 60}
-    plain = square(model, images, labels, generator=seeded(), **options)
-    torch.testing.assert_close(plain, plain)
-    assert noisy is not None
+    expected = square(quiet, images, labels, generator=seeded(), **options)
+    assert torch.equal(square(noisy, images, labels, draws=4, generator=seeded(), **options), expected)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -257,21 +261,37 @@ def linear(images: Tensor) -> Tensor:
 def test_on_a_linear_model_it_finds_the_farthest_corner(shape: tuple[int, int, int]) -> None:
     """With the whole image in reach, its edges too, each pixel of each channel finds its sign."""
     images = 0.3 + 0.4 * torch.rand((2, *shape), generator=seeded(), dtype=torch.float64)
-    ours = square(linear, images, torch.tensor([0, 1]), epsilon=0.2, queries=6000, generator=seeded())
+    ours = square(linear, images, torch.tensor([0, 1]), epsilon=0.2, queries=4000, generator=seeded())
     w = torch.linspace(-1, 1.2, images[0].numel(), dtype=torch.float64).view(shape)
     torch.testing.assert_close(ours, images + 0.2 * torch.stack([w.sign(), -w.sign()]))
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
-def test_on_a_linear_model_it_comes_near_the_farthest_point_of_the_l2_ball(shape: tuple[int, int, int]) -> None:
-    """The margin rises by epsilon |w| at most; a random direction would reach 1 / sqrt(pixels) of that."""
-    images = 0.3 + 0.4 * torch.rand((2, *shape), generator=seeded(), dtype=torch.float64)
-    labels = torch.tensor([0, 1])
-    ours = square(linear, images, labels, epsilon=0.3, norm="l2", queries=2000, generator=seeded())
+def test_on_a_linear_model_it_climbs_the_l2_ball_as_far_as_the_published_code() -> None:
+    """The highest possible margin is epsilon |w|. Mean share of it over 8 images and 2 seeds; the standard error of
+    the difference is below 0.02.
+    """
+    images = 0.3 + 0.4 * torch.rand((8, 3, 16, 16), generator=seeded(), dtype=torch.float64)
+    labels = torch.zeros(8, dtype=torch.int64)
     w = torch.linspace(-1, 1.2, images[0].numel(), dtype=torch.float64)
-    share = (margin(linear(ours), labels) - margin(linear(images), labels)) / (0.3 * w.norm())
-    assert (share <= 1 + 1e-9).all()
-    assert (share > 0.8).all()
+
+    def never_fooled(x: Tensor) -> Tensor:
+        logit = x.flatten(1) @ w
+        return torch.stack([torch.full_like(logit, 1000.0), logit], 1)
+
+    def share(adversarial: Tensor) -> Tensor:
+        return (adversarial - images).flatten(1) @ w / (0.3 * w.norm())
+
+    ours, theirs = [], []
+    for seed in range(2):
+        options: dict[str, Any] = {"epsilon": 0.3, "norm": "l2", "queries": 300}
+        ours.append(share(square(never_fooled, images, labels, generator=seeded(seed), **options)))
+        peer = SquareAttack(never_fooled, norm="L2", eps=0.3, n_queries=299)
+        peer.init_hyperparam(images)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            theirs.append(share(peer.attack_single_run(images, labels)[1]))
+    assert (torch.stack(ours) <= 1 + 1e-9).all()
+    assert torch.stack(ours).mean() >= torch.stack(theirs).mean() - 0.02
 
 
 def test_a_generator_decides_the_squares() -> None:
