@@ -16,7 +16,7 @@ from robustsearch.evaluation.protocols import PROTOCOLS
 from robustsearch.examine import examine, load_network
 from robustsearch.recipe import LWTA, Attack, Model, Recipe, Training
 from robustsearch.runfolder import RunFolder
-from robustsearch.search.final import disagreements
+from robustsearch.search.final import disagreements, distinct
 from robustsearch.search.ledger import Ledger
 from robustsearch.trial import Plan, run_trial
 
@@ -145,3 +145,10 @@ def test_disagreements_are_pairs_in_another_order() -> None:
     assert disagreements(rows(0.1, 0.2, 0.3), rows(0.2, 0.1, 0.3)) == (1, 3)
     assert disagreements(rows(0.1, 0.2), rows(0.2, 0.2)) == (0, 1)
     assert disagreements(rows(0.1, 0.2, 0.3), rows(0.1, 0.2)) == (0, 1)
+
+
+def test_ties_in_latency_leave_the_most_robust() -> None:
+    pairs = [(1.00, 0.5), (1.03, 0.6), (1.05, 0.7), (2.0, 0.8), (2.2, 0.9)]
+    front = [{"latency_p50": latency, "robust": robust} for latency, robust in pairs]
+    assert [row["robust"] for row in distinct(front)] == [0.7, 0.8, 0.9]
+    assert distinct([]) == []

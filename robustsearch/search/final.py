@@ -1,4 +1,4 @@
-"""The end of a search: each member of its front meets the full protocol and the masking checks."""
+"""The end of a search: the members of its front meet the full protocol and the masking checks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ from ..runfolder import RunFolder
 
 PROTOCOL = "full"
 SPLIT = "validation"
+TIE = 1.05
+"""Latencies this close are equal: the timing of one network repeats within a few per cent."""
+
+
+def distinct(front: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The members of a front that no more robust one equals in latency, within `TIE`."""
+    return [
+        row
+        for row in front
+        if not any(
+            other["robust"] > row["robust"] and other["latency_p50"] <= TIE * row["latency_p50"] for other in front
+        )
+    ]
 
 
 def examine_point(

@@ -267,15 +267,18 @@ def _examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus:
     from robustsearch.analysis import front
 
     from .. import results
-    from .final import PROTOCOL, disagreements, examine_front
+    from .final import PROTOCOL, disagreements, distinct, examine_front
 
     try:
         points = front.front_table(results.read(folder.results))
     except RunError:
         return  # nothing was measured, as the end of the run says
-    members = front.front_rows(points)
+    front_rows = front.front_rows(points)
+    members = distinct(front_rows)
     plain_epoch = max((row["epoch"] for row in points.to_pylist() if row["role"] == "baseline"), default=None)
-    _say(out, f"Examining the {len(members)} members of the front: protocol {PROTOCOL}, {settings.final_images} images")
+    ties = len(front_rows) - len(members)
+    besides = f" ({ties} more are as fast as a more robust one)" if ties else ""
+    _say(out, f"Examining {len(members)} on the front{besides}: protocol {PROTOCOL}, {settings.final_images} images")
     rungs = {(row["trial"], row["epoch"]): row["robust"] for row in members}
     for row in examine_front(
         folder, members, plain_epoch, dataset, images=settings.final_images, cpus=settings.cpus_per_trial, gpus=gpus
