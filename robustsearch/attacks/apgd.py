@@ -4,8 +4,8 @@ Each image has its own step size. It begins at 2 epsilon and is halved, at a few
 ceased to rise; the image then goes on from its best point so far. For a random model all of this sees means over draws
 (expectation over transformation; the paper's evaluation of random defences, `rand`, has 20).
 
-What an attack returns is, per image, the point with the highest mean margin of all that it has seen: the model is wrong
-there if it was wrong anywhere. The highest cross-entropy does not promise that with more than two classes.
+What an attack returns is, per image, the point with the highest mean margin of all that it has seen. A model without
+randomness is wrong there if it was wrong anywhere, which the highest cross-entropy of several classes does not promise.
 """
 
 from __future__ import annotations
