@@ -39,5 +39,5 @@ def test_its_make_targets_exist() -> None:
 def test_its_options_are_those_of_the_command() -> None:
     from robustsearch.run import parser
 
-    known = set(re.findall(r"--[a-z-]+", parser().format_help())) | {"--color", "--model"}
+    known = set(re.findall(r"--[a-z-]+", parser().format_help())) | {"--color", "--model", "--logdir"}
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known
