@@ -72,7 +72,9 @@ def craft(
     generator: torch.Generator,
 ) -> Tensor:
     """Adversarial images `[N, C, H, W]` of one adversary; `epsilon` is the radius in its norm."""
-    with crafting(network), THROUGH[adversary.through](network):
+    # A black box sees predictions only, so it asks the network itself.
+    through = "network" if adversary.method == "square" else adversary.through
+    with crafting(network), THROUGH[through](network):
         draws, expand = (gradient_draws if is_random(network) else 1), expandable(network)
         objective, norm, steps = OBJECTIVES[adversary.objective], adversary.norm, adversary.steps
         match adversary.method:
@@ -118,20 +120,18 @@ def craft(
                     draws=draws,
                     expand=expand,
                 )
-    # A black box sees predictions only, so it asks the network itself.
-    with crafting(network):
-        draws, expand = (gradient_draws if is_random(network) else 1), expandable(network)
-        return square(
-            network,
-            images,
-            labels,
-            epsilon=epsilon,
-            norm=norm,
-            queries=steps,
-            draws=draws,
-            expand=expand,
-            generator=generator,
-        )
+            case "square":
+                return square(
+                    network,
+                    images,
+                    labels,
+                    epsilon=epsilon,
+                    norm=norm,
+                    queries=steps,
+                    draws=draws,
+                    expand=expand,
+                    generator=generator,
+                )
 
 
 def attacked(

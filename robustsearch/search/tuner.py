@@ -232,10 +232,8 @@ def _run(
             seed=settings.seed,
         )
         eta = settings.eta if settings.scheduler == "mo-asha" else None
-        trials = str(folder.trials.resolve())
-        worker = tune.with_parameters(
-            Worker, trials=trials, dataset=dataset, plan=plan, threads=settings.cpus_per_trial
-        )
+        root = str(folder.root.resolve())
+        worker = tune.with_parameters(Worker, root=root, dataset=dataset, plan=plan, threads=settings.cpus_per_trial)
         tune.Tuner(
             tune.with_resources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
             tune_config=tune.TuneConfig(

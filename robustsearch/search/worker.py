@@ -12,6 +12,7 @@ from ray import tune
 from ..data import Dataset
 from ..errors import DivergedError
 from ..recipe import Recipe
+from ..runfolder import RunFolder
 from ..trial import Plan, Trial
 from .board import Board
 
@@ -22,10 +23,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     An exception of the trial is a result with `failed` and its reason, not a dead actor: a retry would end the same.
     """
 
-    def setup(self, config: dict[str, Any], *, trials: str, dataset: Dataset, plan: Plan, threads: int) -> None:
+    def setup(self, config: dict[str, Any], *, root: str, dataset: Dataset, plan: Plan, threads: int) -> None:
         """Build the trial that `config` names, from its checkpoint where there is one."""
         torch.set_num_threads(threads)
-        self._shared = (Path(trials), dataset, plan)
+        self._shared = (RunFolder(Path(root)), dataset, plan)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -35,13 +36,13 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        trials, dataset, plan = self._shared
+        folder, dataset, plan = self._shared
         self._trial: Trial | None = None
         self._board: Board | None = None
         self._broken: str | None = None
         try:
             recipe = Recipe.from_json(config["recipe"])
-            self._checkpoint = trials / config["trial"] / "checkpoint.pt"
+            self._checkpoint = folder.checkpoint(config["trial"])
             self._trial = Trial(recipe, config["seed"], dataset, plan)
             self._trial.load(self._checkpoint)
             self._board = Board(self._checkpoint.parent, recipe, self._trial.epoch)

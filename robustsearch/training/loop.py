@@ -51,7 +51,6 @@ class Trainer:
         permutation = torch.randperm(len(self._labels), generator=self._order).to(self._labels.device)
         epochs = self.recipe.training.epochs
         sums: dict[str, Tensor] = {}
-        lr = self._optimizer.param_groups[0]["lr"]
         for index, chosen in enumerate(permutation.tensor_split(self._batches)):
             lr = self._optimizer.param_groups[0]["lr"]
             with turn():
