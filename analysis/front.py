@@ -1,7 +1,7 @@
 """The Pareto front of a run in numbers: points, staircase and hypervolume.
 
-Latency is minimised and robust accuracy maximised; a point is a measured (trial, epoch). The baseline is
-shown beside the points of the search and is never a candidate for the front.
+Latency is minimised and robust accuracy maximised; a point is a measured (trial, epoch), over the seeds that its recipe
+was trained with. The baseline is shown beside the points of the search and is never a candidate for the front.
 """
 
 from __future__ import annotations
@@ -14,18 +14,30 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from robustsearch.errors import RunError
+from robustsearch.membership import by_point, pool, probabilities
 from robustsearch.pareto import above_floor, hypervolume, is_front, objectives
 from robustsearch.results import FAILED
+
+ACCURACIES = ("natural", "fgsm", "pgd", "cw", "robust_l2")
+"""What a point shows beside its robust accuracy."""
+
+NORMAL_95 = 1.959963984540054
+"""The 97.5% point of the standard normal distribution."""
 
 SLACK = 1.1
 """The hypervolume's reference point: this multiple of the slowest point's latency, at robust accuracy 0."""
 
 
 def front_table(table: pa.Table) -> pa.Table:
-    """The measured rows of a results table, fastest first, with two more columns.
+    """The points of a results table, fastest first, with four more columns.
 
-    `on_front`: no point of the search is better in one objective and as good in the other; not the baseline, and no
-    point below the floor on robust accuracy.
+    A point with repeats has the mean of its accuracies over the seeds, an interval that covers images and seeds, and
+    the median of its latencies; the repeats themselves are no points.
+
+    `on_front`: no point of the search is better in one objective and as good in the other; not the baseline, no point
+    below the floor on robust accuracy, and none above the run's limit on latency.
+    `front_probability`: how probable that is, over what images, seeds and timings leave open; null for the baseline.
+    `seeds`: how many there are.
     `final`: the trial has no later measured epoch.
 
     Raises:
@@ -35,17 +47,50 @@ def front_table(table: pa.Table) -> pa.Table:
     if not measured.num_rows:
         failed = ", ".join(f"{count} {state}" for state, count in sorted(failures(table).items()))
         raise RunError(f"a front needs at least one measured trial, but the run has none ({failed or 'none failed'})")
-    searched = np.array(measured["role"].to_pylist()) == "search"
-    on_front = np.zeros(measured.num_rows, dtype=bool)
-    candidates = np.where(above_floor(objectives(measured)[searched])[:, None], objectives(measured)[searched], np.nan)
-    on_front[searched] = is_front(candidates)
-    trials, epochs = measured["trial"].to_pylist(), measured["epoch"].to_pylist()
+    rows = _points(measured.to_pylist())
+    points = pa.Table.from_pylist(rows, schema=measured.schema)
+    candidates = np.array([row["role"] == "search" and row["feasible"] is not False for row in rows], dtype=bool)
+    values = np.where(candidates[:, None], objectives(points), np.nan)
+    on_front = is_front(np.where(above_floor(values)[:, None], values, np.nan))
     last: dict[str, int] = {}
-    for trial, epoch in zip(trials, epochs, strict=True):
-        last[trial] = max(epoch, last.get(trial, epoch))
-    final = [last[trial] == epoch for trial, epoch in zip(trials, epochs, strict=True)]
-    points = measured.append_column("on_front", pa.array(on_front)).append_column("final", pa.array(final))
+    for row in rows:
+        last[row["trial"]] = max(row["epoch"], last.get(row["trial"], row["epoch"]))
+    more = {
+        "on_front": pa.array(on_front),
+        "front_probability": pa.array([row["front_probability"] for row in rows], type=pa.float64()),
+        "seeds": pa.array([row["seeds"] for row in rows], type=pa.int32()),
+        "final": pa.array([last[row["trial"]] == row["epoch"] for row in rows]),
+    }
+    for name, column in more.items():
+        points = points.append_column(name, column)
     return points.sort_by([("latency_p50", "ascending"), ("robust", "descending"), ("trial", "ascending")])
+
+
+def _points(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a point of the search, and the rows of the baseline."""
+    groups = by_point(measured)
+    candidates = [row for row in measured if row["feasible"] is not False]
+    estimates = pool(candidates)
+    chance = {
+        (point.trial, point.epoch): (float(probability), point.error)
+        for point, probability in zip(estimates, probabilities(estimates), strict=True)
+    }
+    rows = []
+    for group in groups.values():
+        first = dict(group[0])
+        probability, error = chance.get((first["trial"], first["epoch"]), (0.0, None))
+        if len(group) > 1:
+            for name in (*ACCURACIES, "robust"):
+                values = [row[name] for row in group]
+                first[name] = None if None in values else float(np.mean(values))
+            if error is not None:
+                first["robust_low"] = max(0.0, first["robust"] - NORMAL_95 * error)
+                first["robust_high"] = min(1.0, first["robust"] + NORMAL_95 * error)
+            for name in ("latency_p50", "latency_p95"):
+                first[name] = float(np.median([row[name] for row in group]))
+        rows.append(first | {"front_probability": probability, "seeds": len(group)})
+    others = [row for row in measured if row["role"] not in ("search", "repeat")]
+    return rows + [row | {"front_probability": None, "seeds": 1} for row in others]
 
 
 def front_rows(points: pa.Table) -> list[dict[str, Any]]:

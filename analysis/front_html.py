@@ -59,7 +59,8 @@ $plot
 <table>
 <caption id="front-caption">The front, fastest first</caption>
 <thead><tr><th scope="col">trial</th><th scope="col">epoch</th><th scope="col">p50 (ms)</th>\
-<th scope="col">p95 (ms)</th><th scope="col">robust [95%] (%)</th><th scope="col">natural (%)</th>\
+<th scope="col">p95 (ms)</th><th scope="col">robust [95%] (%)</th><th scope="col">seeds</th>\
+<th scope="col">P(front)</th><th scope="col">natural (%)</th>\
 <th scope="col">PGD (%)</th><th scope="col">FGSM (%)</th><th scope="col">CW (%)</th>\
 <th scope="col">masking checks</th><th scope="col">recipe</th></tr></thead>
 <tbody>

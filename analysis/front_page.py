@@ -18,7 +18,7 @@ from robustsearch.results import RECIPE_COLUMNS
 from . import style
 from .front import front_rows, staircase
 from .front_html import PAGE
-from .front_text import KINDS, Row, has_bars, interval, kind, masking, milliseconds, percent
+from .front_text import KINDS, Row, has_bars, interval, kind, masking, milliseconds, percent, probability
 from .load import Run
 
 _CONFIG = {
@@ -118,7 +118,8 @@ def hover(row: Row, shared: Iterable[str]) -> str:
     """What is shown over a point: its numbers, then its own settings that are on, one a line."""
     lines = [
         f"<b>{escape(row['trial'])}</b>, epoch {row['epoch']}",
-        f"robust {interval(row)} %",
+        f"robust {interval(row)} % over {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}, "
+        f"on the front with probability {probability(row)}",
         f"natural {percent(row['natural'])}, PGD {percent(row['pgd'])}, "
         f"FGSM {percent(row['fgsm'])}, CW {percent(row['cw'])} %",
         f"latency p50 {milliseconds(row['latency_p50'])}, p95 {milliseconds(row['latency_p95'])} ms",
@@ -234,6 +235,8 @@ def _table_row(row: Row) -> str:
         milliseconds(row["latency_p50"]),
         milliseconds(row["latency_p95"]),
         interval(row),
+        str(row["seeds"]),
+        probability(row),
         *(percent(row[name]) for name in ("natural", "pgd", "fgsm", "cw")),
         masking(row),
     ]
@@ -243,4 +246,4 @@ def _table_row(row: Row) -> str:
     return f'<tr><th scope="row">{name}</th>{tail}<td>{button}</td></tr>'
 
 
-_EMPTY = '<tr><td colspan="11">No point of the search was measured.</td></tr>'
+_EMPTY = '<tr><td colspan="13">No point of the search was measured.</td></tr>'

@@ -41,14 +41,23 @@ def caption(run: Run, points: pa.Table) -> str:
         f"Points below {FLOOR:g} × the best robust accuracy are no candidates",
         timed and f"Timed with {timed}",
         "" if seed is None else f"Search seed {seed}",
+        _repeats(points),
         "Bars: 95% interval of robust accuracy; latency from p50 to p95",
+        "In brackets: probability of being on the front",
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
 def point_label(row: Row) -> str:
-    """The trial's name, and the epoch where a later one was measured too."""
-    return str(row["trial"]) if row["final"] else f"{row['trial']}, epoch {row['epoch']}"
+    """The trial's name, the epoch where a later one was measured too, and how sure its place on the front is."""
+    name = str(row["trial"]) if row["final"] else f"{row['trial']}, epoch {row['epoch']}"
+    return f"{name} ({probability(row)})" if row["on_front"] else name
+
+
+def probability(row: Row) -> str:
+    """Probability of being on the front in %; a dash for the baseline."""
+    chance = row["front_probability"]
+    return "–" if chance is None else f"{100 * chance:.0f}%"
 
 
 KINDS = ("Pareto front", "dominated", "earlier epoch", "fails a masking check")
@@ -133,6 +142,14 @@ def _counts(table: pa.Table, points: pa.Table) -> str:
         f"{len(front)} on the front" + _bracketed(", ".join(doubts)),
     ]
     return ", ".join(parts)
+
+
+def _repeats(points: pa.Table) -> str:
+    """How many points have several seeds."""
+    seeds = [count for count in points["seeds"].to_pylist() if count > 1]
+    if not seeds:
+        return ""
+    return f"{_plural(len(seeds), 'point')} over {min(seeds)} to {max(seeds)} training seeds, all others from one"
 
 
 def _bracketed(text: str) -> str:

@@ -25,7 +25,7 @@ from . import style
 from .front import front_rows, front_table
 from .front_figure import draw, save
 from .front_page import page
-from .front_text import caption, interval, masking, milliseconds, percent
+from .front_text import caption, interval, masking, milliseconds, percent, probability
 from .load import Run, load
 
 
@@ -77,7 +77,20 @@ def write(run: Run, points: pa.Table, colours: style.Colours | None, folder: Pat
 def show(run: Run, points: pa.Table, console: Console) -> None:
     """Print the front as a table, fastest first, the baseline below it, and its terms."""
     table = Table(title=f"Pareto front of {run.name}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    for heading in ("trial", "epoch", "p50 ms", "p95 ms", "robust % [95%]", "natural", "PGD", "FGSM", "CW", "masking"):
+    for heading in (
+        "trial",
+        "epoch",
+        "p50 ms",
+        "p95 ms",
+        "robust % [95%]",
+        "seeds",
+        "P(front)",
+        "natural",
+        "PGD",
+        "FGSM",
+        "CW",
+        "masking",
+    ):
         table.add_column(heading, justify="left" if heading == "trial" else "right", no_wrap=True)
     table.add_column(" defence", no_wrap=True)
     baseline = points.filter(pa.compute.and_(pa.compute.not_equal(points["role"], "search"), points["final"]))
@@ -89,6 +102,8 @@ def show(run: Run, points: pa.Table, console: Console) -> None:
                 milliseconds(row["latency_p50"]),
                 milliseconds(row["latency_p95"]),
                 interval(row),
+                str(row["seeds"]),
+                probability(row),
                 *(percent(row[name]) for name in ("natural", "pgd", "fgsm", "cw")),
                 masking(row),
                 f" {Recipe.from_json(row['recipe']).describe()}" if row["recipe"] else "",

@@ -26,6 +26,9 @@ def objectives(table: pa.Table) -> Points:
     return np.column_stack(columns)
 
 
+SAME_LATENCY = 1.05
+"""Latencies within this ratio are equal: the timing of one network repeats within a few per cent (docs/log.md)."""
+
 FLOOR = 0.5
 """Share of the best robust accuracy below which a point is no candidate: the fastest of all is never dominated."""
 
@@ -62,6 +65,22 @@ def hypervolume(points: Points, reference: Points) -> float:
     """Volume dominated by the points and bounded by the reference `[m]`; 0 for no finite point."""
     points = points[np.isfinite(points).all(axis=1)]
     return float(moocore.hypervolume(points, ref=reference)) if len(points) else 0.0
+
+
+SPAN = 10.0
+"""The normalised hypervolume looks at latencies from the plain network's to this multiple of it."""
+
+
+def normalised_hypervolume(points: Points, base: float) -> float:
+    """Robust accuracy attained within a latency budget, averaged over budgets from `base` to `SPAN * base`; in [0, 1].
+
+    Budgets are spaced evenly in the logarithm of latency: this is the hypervolume of points `[n, 2]` (minus robust
+    accuracy, latency in ms) over that range, divided by its length. With `base` fixed (the plain network's p50) it
+    never falls while points are added, and runs on machines of different speed can be compared.
+    """
+    finite = points[np.isfinite(points).all(axis=1)]
+    scaled = np.column_stack([finite[:, 0], np.maximum(np.log(finite[:, 1] / base) / np.log(SPAN), 0.0)])
+    return hypervolume(scaled[scaled[:, 1] < 1], np.array([0.0, 1.0]))
 
 
 def contributions(points: Points, reference: Points) -> Points:

@@ -12,12 +12,25 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LEVELS = {
-    0: ("errors", "recipe", "results", "events", "pareto", "seeds", "runfolder", "quiet", "cli", "__init__"),
+    0: (
+        "errors",
+        "recipe",
+        "results",
+        "events",
+        "pareto",
+        "membership",
+        "seeds",
+        "runfolder",
+        "quiet",
+        "cli",
+        "variants",
+        "__init__",
+    ),
     1: ("data", "models", "attacks"),
     2: ("training", "evaluation", "latency"),
     3: ("trial", "examine"),
     4: ("search",),
-    5: ("run", "evaluate", "audit"),
+    5: ("run", "evaluate", "audit", "replay"),
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 FORBIDDEN = {0: {"torch", "ray", "optuna"}, 1: {"ray", "optuna"}, 2: {"ray", "optuna"}, 3: {"ray", "optuna"}}

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from rich.console import Console
 
 from .ledger import Entry, Ledger
+from .live import Attained
 
 
 class Progress:
-    """Prints a line for each rung and each end of a trial: how far the search is, and how long it may still take."""
+    """Prints a line for each rung and each end of a trial: how far the search is, what it attained, what is left."""
 
-    def __init__(self, console: Console, ledger: Ledger, trials: int, epochs: int) -> None:
-        self._console, self._ledger, self._trials, self._epochs = console, ledger, trials, epochs
+    def __init__(
+        self,
+        console: Console,
+        ledger: Ledger,
+        attained: Attained,
+        trials: int,
+        epochs: int,
+        wrote: Callable[[int], object] | None = None,
+    ) -> None:
+        """`trials` are expected, of `epochs` each; `wrote(ended)` is called after each line."""
+        self._console, self._ledger, self._attained = console, ledger, attained
+        self._trials, self._epochs, self._wrote = trials, epochs, wrote
         self._start = time.monotonic()
-        self._printed = {name: len(entry.rows) for name, entry in ledger.entries.items()}
-        self._before = self._work()[0]
+        self._before = attained.epochs
 
     def changed(self, entry: Entry) -> None:
         """Called after each change of an entry."""
-        rungs = [row for row in entry.rows if row.get("robust") is not None]
-        if entry.state == "running" and len(rungs) == self._printed.get(entry.name, 0):
+        if not self._attained.update(entry) and entry.state == "running":
             return
-        self._printed[entry.name] = len(rungs)
-        ended = sum(other.state != "running" for other in self._ledger.entries.values())
-        line = f"{_clock(time.monotonic() - self._start)}  {ended:>3}/{self._trials} done  {self._left():<14}"
+        rungs = [row for row in entry.rows if row.get("robust") is not None]
+        ended = self._ledger.ended
+        line = f"{_clock(time.monotonic() - self._start)}  {ended:>3}/{self._expected()} done  {self._left():<14}"
         line += f"  {entry.name:<8} epoch {entry.trained:>3}/{self._epochs}"
         if rungs:
             row = rungs[-1]
@@ -36,16 +46,23 @@ class Progress:
             line += f"  {entry.state}"
         if entry.state in ("diverged", "crashed"):
             line += f": {entry.reason}"
+        if entry.role != "baseline" and self._attained.hypervolume is not None:
+            line += f"  attained {percent(self._attained.hypervolume)}"
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        if self._wrote:
+            self._wrote(ended)
+
+    def _expected(self) -> int:
+        """Trials in all, as far as is known."""
+        return max(self._trials, len(self._ledger.entries))
 
     def _work(self) -> tuple[float, float]:
         """Epochs trained so far, and expected in all: a trial to come takes as many as those that ended on average."""
-        entries = list(self._ledger.entries.values())
-        trained = [entry.trained for entry in entries]
-        ended = [entry.trained for entry in entries if entry.state != "running" and entry.trained]
-        typical = sum(ended) / len(ended) if len(ended) > 1 else self._epochs
-        running = sum(max(typical, entry.trained + 1) for entry in entries if entry.state == "running")
-        return sum(trained), sum(ended) + running + typical * (self._trials - len(entries))
+        ledger = self._ledger
+        typical = ledger.ended_epochs / ledger.ended if ledger.ended > 1 else self._epochs
+        running = sum(max(typical, entry.trained + 1) for entry in ledger.running.values())
+        total = ledger.ended_epochs + running + typical * (self._expected() - len(ledger.entries))
+        return self._attained.epochs, total
 
     def _left(self) -> str:
         done, total = self._work()

@@ -4,12 +4,17 @@ At each rung a trial is compared with those that were there before it, and goes 
 them. Best first means: above the floor before below it; then by non-dominated rank; within a rank by the hypervolume
 that the point adds to it. The floor keeps trials that buy speed with their robustness from filling the first rank: the
 fastest of all is never dominated.
+
+Robust accuracy is an estimate from n images, and a latency repeats within a few per cent. A trial has the benefit of
+that doubt: it is compared with its accuracy raised by a standard error, and with latencies that its own cannot be
+told from taken as equal, so that differences inside the noise stop nobody.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numpy.typing import NDArray
 
 from ..pareto import Points, above_floor, contributions, ranks
 
@@ -25,26 +30,38 @@ def rungs(epochs: int, eta: int) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-def order(points: Points) -> NDArray[np.int64]:
-    """Indices of points `[n, m]`, best first; column 0 is minus robust accuracy, all are minimised, NaN comes last."""
-    finite = np.isfinite(points).all(axis=1)
-    if not finite.any():
-        return np.arange(len(points))
-    below = ~above_floor(points)
-    rank = np.full(len(points), len(points))
-    gain = np.zeros(len(points))
-    reference = points[finite].max(axis=0) + np.maximum(np.ptp(points[finite], axis=0), 1e-9) * 0.1
-    for group in (finite & ~below, finite & below):
-        rank[group] = ranks(points[group])
-        for level in np.unique(rank[group]):
-            same = group & (rank == level)
-            gain[same] = contributions(points[same], reference)
-    return np.lexsort((-gain, rank, below, ~finite))
+def goes_on(points: Points, index: int, eta: int, *, error: float = 0.0, same: float = 1.0) -> bool:
+    """Whether point `index` is among the best 1 / eta of a rung's records; all finite ones are until there are eta.
 
-
-def goes_on(points: Points, index: int, eta: int) -> bool:
-    """Whether point `index` of the rung's records `[n, m]` is among its best 1 / eta; all are until there are eta."""
+    Args:
+        points: `[n, m]`, all minimised, column 0 minus robust accuracy; NaN rows come last and never go on.
+        index: row of the trial in question.
+        eta: at least 2.
+        error: by how much the trial's robust accuracy may be better than it was measured.
+        same: ratio within which another trial's latency (columns 1 to m) equals the trial's own.
+    """
+    if not np.isfinite(points[index]).all():
+        return False
     if len(points) < eta:
-        return bool(np.isfinite(points[index]).all())
-    best = order(points)[: -(-len(points) // eta)]
-    return bool(np.isfinite(points[index]).all() and index in best)
+        return True
+    places = math.ceil(len(points) / eta)
+    finite = np.isfinite(points).all(axis=1)
+    own = points[index, 1:]
+    equal = (points[:, 1:] <= own * same) & (points[:, 1:] >= own / same)
+    points = np.column_stack([points[:, 0], np.where(equal, own, points[:, 1:])])
+    points[index, 0] -= error
+    above = above_floor(points)
+    if above[index]:
+        group = above
+    else:
+        group = finite & ~above
+        places -= int(above.sum())
+    rank = np.full(len(points), len(points))
+    rank[group] = ranks(points[group])
+    places -= int((rank < rank[index]).sum())
+    level = np.flatnonzero(rank == rank[index])
+    if places <= 0 or len(level) <= places:
+        return places > 0
+    reference = points[finite].max(axis=0) + np.maximum(np.ptp(points[finite], axis=0), 1e-9) * 0.1
+    gain = contributions(points[level], reference)
+    return int(index) in level[np.argsort(-gain, kind="stable")[:places]]

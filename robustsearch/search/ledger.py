@@ -7,6 +7,7 @@ replaced by one that reads the log.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -18,7 +19,11 @@ from ..recipe import Recipe
 from ..results import State
 from ..runfolder import RunFolder
 
-Role = Literal["baseline", "search"]
+Role = Literal["baseline", "search", "repeat"]
+"""The plain network; a recipe that the sampler chose; one of those again, with another seed."""
+
+Decider = Literal["trial", "scheduler", "worker"]
+"""Who ended a trial: its own training, the scheduler, or the loss of its worker."""
 
 
 def versions() -> dict[str, str]:
@@ -37,7 +42,7 @@ class Entry:
     recipe: Recipe
     seed: int
     number: int | None
-    """The trial's number in the Optuna study; None for the baseline."""
+    """The trial's number in the Optuna study; None for the baseline and for repeats."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     state: State = "running"
     reason: str | None = None
@@ -46,20 +51,43 @@ class Entry:
 
 
 class Ledger:
-    """Entries by trial name, in the order they were asked for."""
+    """Entries by trial name, in the order they were asked for.
 
-    def __init__(self, folder: RunFolder) -> None:
+    Attributes:
+        entries: every trial.
+        searched: the sampler's own trials, in order.
+        running: those that were asked for and have not ended.
+        ended_epochs: epochs trained by all that have ended, and `ended` is their number.
+    """
+
+    def __init__(self, folder: RunFolder | None, *, max_latency: float | None = None) -> None:
+        """The ledger of a run folder; without one, that of a simulated search, which writes nothing.
+
+        A row whose p50 is above `max_latency`, in ms, is not `feasible`.
+        """
         self._folder = folder
-        self._constant = {
-            "run": folder.name,
+        self.max_latency = max_latency
+        self._constant = {"run": folder.name if folder else "simulated"} | {
             "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
         }
         self.entries: dict[str, Entry] = {}
-        self.log = EventLog(folder.events_file)
+        self.searched: list[Entry] = []
+        self.running: dict[str, Entry] = {}
+        self.ended = self.ended_epochs = 0
+        self.log = EventLog(folder.events_file if folder else None)
         for event in self.log.events:
             self._apply(event)
         for entry in self.entries.values():
             self._write(entry)
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Ledger:
+        """A ledger in memory that has seen these events."""
+        ledger = cls(None)
+        ledger.log.events = list(events)
+        for event in events:
+            ledger._apply(event)
+        return ledger
 
     def ask(self, name: str, role: Role, recipe: Recipe, seed: int, number: int | None) -> Entry:
         """A new trial."""
@@ -75,35 +103,36 @@ class Ledger:
         self._write(self.entries[name])
         return True
 
-    def finish(self, name: str, state: State, reason: str | None = None, epoch: int = 0) -> None:
-        """The end of a trial: completed, stopped by the scheduler, diverged or crashed in `epoch`."""
+    def finish(
+        self, name: str, state: State, reason: str | None = None, epoch: int = 0, *, by: Decider = "trial"
+    ) -> None:
+        """The end of a trial: completed, stopped, diverged or crashed in `epoch`, and who decided it."""
         kind = {"completed": "tell", "stopped": "stop"}.get(state, "fail")
-        self._apply(self.log.append(kind, name, state=state, reason=reason, epoch=epoch))  # type: ignore[arg-type]
+        self._apply(self.log.append(kind, name, state=state, reason=reason, epoch=epoch, by=by))  # type: ignore[arg-type]
         self._write(self.entries[name])
-
-    def unfinished(self) -> list[Entry]:
-        """Trials that were asked for and have not ended."""
-        return [entry for entry in self.entries.values() if entry.state == "running"]
-
-    def searched(self) -> list[Entry]:
-        """The sampler's own trials."""
-        return [entry for entry in self.entries.values() if entry.role == "search"]
 
     def _apply(self, event: Event) -> None:
         name, data = event.trial, event.data
         if name is None:
             return
         if event.kind == "ask":
-            self.entries[name] = Entry(name, data["role"], Recipe.of(data["recipe"]), data["seed"], data["number"])
+            entry = Entry(name, data["role"], Recipe.of(data["recipe"]), data["seed"], data["number"])
+            self.entries[name] = self.running[name] = entry
+            if entry.role == "search":
+                self.searched.append(entry)
         elif event.kind == "report":
             self.entries[name].rows.append(data["row"] | {"time": datetime.fromisoformat(event.time)})
         else:
-            entry = self.entries[name]
+            entry = self.running.pop(name)
             entry.state, entry.reason = data["state"], data["reason"]
+            entry.trained = max(entry.trained, data["epoch"])
+            self.ended, self.ended_epochs = self.ended + 1, self.ended_epochs + entry.trained
             if entry.state in results.FAILED:
                 entry.rows.append({"epoch": data["epoch"], "time": datetime.fromisoformat(event.time)})
 
     def _write(self, entry: Entry) -> None:
+        if not (self._folder and entry.rows):
+            return
         shared = (
             self._constant
             | {
@@ -117,8 +146,13 @@ class Ledger:
             }
             | entry.recipe.flat()
         )
-        if entry.rows:
-            results.write_trial(self._folder.results, entry.name, [row | shared for row in entry.rows])
+        rows = [row | shared | {"feasible": self.feasible(row)} for row in entry.rows]
+        results.write_trial(self._folder.results, entry.name, rows)
+
+    def feasible(self, row: dict[str, Any]) -> bool | None:
+        """Whether a row is within the limit on latency; None where it was not timed."""
+        latency = row.get("latency_p50")
+        return None if latency is None else self.max_latency is None or latency <= self.max_latency
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles what it is given for a restore of its own; ours reads the event log instead."""

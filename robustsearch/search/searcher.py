@@ -2,13 +2,15 @@
 
 The study lives in the run folder, so that optuna-dashboard shows it while the search runs. A trial that diverges or
 crashes is told as FAIL. One that the scheduler stopped is told as COMPLETE with the values it had: the sampler learns
-from partial values (measured better than PRUNED). A trial's values are those of its best rung by robust accuracy.
+from partial values (measured better than PRUNED). A trial's values are those of its best rung by robust accuracy. A
+limit on latency is a constraint of the study; a trial above it is complete, and infeasible.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,11 +21,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from ..errors import RunError, SpaceError
 from ..pareto import OBJECTIVES
 from ..recipe import Recipe
 from ..runfolder import RunFolder
 from ..seeds import derive
 from .ledger import Entry, Ledger
+from .racing import next_repeat
 from .spaces import Sample, Space, is_numeric
 
 
@@ -48,52 +52,132 @@ def choose_sampler(samples: Sequence[Sample]) -> str:
     return "gp" if is_numeric(samples) else "tpe"
 
 
+def open_study(folder: RunFolder) -> optuna.Study:
+    """The study of a run, new or as an earlier driver left it; the caller holds the folder's lock."""
+    # A lock on the journal is one that a killed driver left, and Optuna would wait for it.
+    folder.study_file.with_name(f"{folder.study_file.name}.lock").unlink(missing_ok=True)
+    return make_study(folder.name, JournalStorage(JournalFileBackend(str(folder.study_file))))
+
+
+def make_study(name: str, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
+    """A study of the project's objectives; in memory without a storage."""
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        directions=["maximize" if way == "max" else "minimize" for way in OBJECTIVES.values()],
+        load_if_exists=True,
+    )
+    with _experimental():
+        study.set_metric_names(list(OBJECTIVES))
+    return study
+
+
+def warm_start(study: optuna.Study, folder: RunFolder, samples: Sequence[Sample]) -> int:
+    """Give a new study what the trials of an earlier run of the same space have taught; returns their number.
+
+    Raises:
+        RunError: the earlier run has no completed trial.
+        SpaceError: a setting had other values there.
+    """
+    study_file = folder.study_file
+    if not study_file.exists():
+        raise RunError(f"a warm start needs the folder of a search, but {folder.root} has no {study_file.name}")
+    old = optuna.load_study(study_name=folder.name, storage=JournalStorage(JournalFileBackend(str(study_file))))
+    done = old.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not done:
+        raise RunError(f"a warm start needs completed trials, but {folder.root} has none")
+    known = {name: kind for sample in samples for name, kind in sample.distributions.items()}
+    for trial in done:
+        for name, kind in trial.distributions.items():
+            try:
+                optuna.distributions.check_distribution_compatibility(known.get(name, kind), kind)
+            except ValueError as error:
+                raise SpaceError(
+                    f"a warm start needs the same choices of every setting, but those of {name!r} differ: {error}"
+                ) from error
+    for trial in done:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=trial.params,
+                distributions=trial.distributions,
+                values=trial.values,
+                user_attrs={"from": folder.name},
+            )
+        )
+    return len(done)
+
+
+def warm_started(folder: RunFolder) -> list[optuna.trial.FrozenTrial]:
+    """The trials that the study of a run was given before its own."""
+    if not folder.study_file.exists():
+        return []
+    study = optuna.load_study(
+        study_name=folder.name, storage=JournalStorage(JournalFileBackend(str(folder.study_file)))
+    )
+    return [trial for trial in study.get_trials() if "from" in trial.user_attrs]
+
+
 class OptunaSearcher(Searcher):  # type: ignore[misc]
-    """Proposes the baseline, then whatever an earlier driver left unfinished, then what the sampler asks for."""
+    """Proposes the baseline, what an earlier driver left unfinished, what the sampler asks for, and repeats.
+
+    Attributes:
+        study: Optuna's.
+        asked: how many trials the study has been asked for, those of a warm start included.
+    """
 
     def __init__(
         self,
         space: Space,
         ledger: Ledger,
-        folder: RunFolder,
+        study: optuna.Study,
         *,
-        baseline: Recipe,
+        baseline: Recipe | None,
         overrides: dict[str, Any],
         epsilon: float,
         sampler: str,
         trials: int,
+        repeats: int,
         seed: int,
     ) -> None:
+        """A searcher over a study that is new or belongs to the ledger.
+
+        Args:
+            space: where recipes come from.
+            ledger: of the run.
+            study: `open_study` of the same run.
+            baseline: the first trial, not of the sampler's choice; None for none.
+            overrides: dotted recipe fields that every recipe of the space is given.
+            epsilon: l_inf radius of the evaluation, for the space.
+            sampler: as `make_sampler` knows it.
+            trials: recipes to ask the sampler for.
+            repeats: at most so many further seeds of candidates for the front, once the sampler's trials have ended.
+            seed: of the sampler, and of every first trial of a recipe.
+        """
         super().__init__()
         self._space, self._ledger, self._overrides, self._epsilon = space, ledger, overrides, epsilon
-        self._sampler, self._trials, self._seed = sampler, trials, seed
+        self._sampler, self._trials, self._repeats, self._seed = sampler, trials, repeats, seed
         self._names: dict[str, str] = {}
-        self._pending: list[Entry] = ledger.unfinished()
-        if "baseline" not in ledger.entries:
-            self._pending.insert(0, ledger.ask("baseline", "baseline", baseline, seed, None))
-        # This driver holds the folder: a lock on the journal is one that a killed driver left, and Optuna would wait.
-        folder.study_file.with_name(f"{folder.study_file.name}.lock").unlink(missing_ok=True)
-        self.study = optuna.create_study(
-            study_name=folder.name,
-            storage=JournalStorage(JournalFileBackend(str(folder.study_file))),
-            directions=["maximize" if way == "max" else "minimize" for way in OBJECTIVES.values()],
-            load_if_exists=True,
-        )
-        with _experimental():
-            self.study.set_metric_names(list(OBJECTIVES))
+        self._pending = deque(ledger.running.values())
+        if baseline and "baseline" not in ledger.entries:
+            self._pending.appendleft(ledger.ask("baseline", "baseline", baseline, seed, None))
+        self.study = study
         self._reconcile()
-        if not self.study.trials:
+        before = study.get_trials(deepcopy=False)
+        self.asked = sum(trial.state != TrialState.WAITING for trial in before)
+        if not any("trial" in trial.user_attrs for trial in before) and len(before) == self.asked:
             for start in space.starts:
-                self.study.enqueue_trial(dict(start))
+                study.enqueue_trial(dict(start))
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial's config: its name, recipe and seed; `FINISHED` when there is none."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's config: its name, recipe and seed; None while there may be one later, else `FINISHED`."""
         if self._pending:
-            entry = self._pending.pop(0)
-        elif len(self._ledger.searched()) < self._trials:
+            entry = self._pending.popleft()
+        elif len(self._ledger.searched) < self._trials:
             entry = self._ask()
+        elif (repeat := self._repeat()) is not None:
+            entry = repeat
         else:
-            return str(Searcher.FINISHED)
+            return None if self._repeats_left() and self._ledger.running else str(Searcher.FINISHED)
         self._names[trial_id] = entry.name
         return {"trial": entry.name, "recipe": entry.recipe.to_json(), "seed": entry.seed}
 
@@ -103,32 +187,56 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the sampler how a trial ended. `error`: its worker died more often than is retried."""
         entry = self._ledger.entries[self._names.pop(trial_id)]
-        if error:
-            self._ledger.finish(entry.name, "crashed", "its worker died", entry.trained)
+        if error and entry.state == "running":
+            self._ledger.finish(entry.name, "crashed", "its worker died", entry.trained, by="worker")
         self._tell(entry)
 
-    def _ask(self) -> Entry:
-        number = len(self.study.get_trials(deepcopy=False))
+    def ask_study(self) -> optuna.trial.Trial:
+        """The sampler's next trial, which the ledger does not know yet."""
         # A sampler of its own seed for each question: a resumed search asks as an uninterrupted one would.
-        self.study.sampler = make_sampler(self._sampler, derive(self._seed, "sampler", number), self._trials)
-        trial = self.study.ask()
+        self.study.sampler = make_sampler(self._sampler, derive(self._seed, "sampler", self.asked), self._trials)
+        self.asked += 1
+        return self.study.ask()
+
+    def _ask(self) -> Entry:
+        trial = self.ask_study()
         recipe = self._space.suggest(trial, self._epsilon).replace(**self._overrides)
-        name = f"{len(self._ledger.searched()):04d}"
+        name = f"{len(self._ledger.searched):04d}"
         trial.set_user_attr("trial", name)
         trial.set_user_attr("recipe", recipe.model_dump(mode="json"))
         return self._ledger.ask(name, "search", recipe, self._seed, trial.number)
+
+    def _repeats_left(self) -> int:
+        return self._repeats - sum(entry.role == "repeat" for entry in self._ledger.entries.values())
+
+    def _repeat(self) -> Entry | None:
+        """A candidate for the front with another seed, once no trial of the sampler's is running."""
+        if self._repeats_left() <= 0 or any(entry.role == "search" for entry in self._ledger.running.values()):
+            return None
+        if (chosen := next_repeat(self._ledger)) is None:
+            return None
+        leader, seeds = chosen
+        return self._ledger.ask(f"{leader.name}-s{seeds}", "repeat", leader.recipe, self._seed + seeds, None)
 
     def _tell(self, entry: Entry) -> None:
         if entry.number is None:
             return
         if entry.state in ("completed", "stopped") and (values := best_values(entry.rows)):
+            if self._ledger.max_latency is not None:
+                self._constrain(entry.number, values[1] - self._ledger.max_latency)
             self.study.tell(entry.number, values, skip_if_finished=True)
         else:
             self.study.tell(entry.number, state=TrialState.FAIL, skip_if_finished=True)
 
+    def _constrain(self, number: int, excess: float) -> None:
+        """Tell the study by how many ms a trial is above the limit; below 0 it is feasible."""
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        if frozen.state == TrialState.RUNNING:
+            optuna.trial.Trial(self.study, frozen._trial_id).set_constraint("latency_p50", excess)
+
     def _reconcile(self) -> None:
         """Bring the study to what the ledger knows, after a driver died between the two."""
-        known = {entry.number: entry for entry in self._ledger.searched()}
+        known = {entry.number: entry for entry in self._ledger.searched}
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state != TrialState.RUNNING:
                 continue

@@ -96,8 +96,8 @@ def hand_rows() -> list[dict[str, Any]]:
         row("0001", 4, 0.50, 1.0, masked=False),
         row("0002", 2, 0.40, 2.0, recipe=lwta),
         row("0002", 4, 0.60, 2.0, recipe=lwta, masked=True),
-        row("0003", 2, 0.20, 4.0, recipe=Recipe.of({"training": {"lr": 0.01}})),
-        row("0003", 4, 0.55, 4.0, recipe=Recipe.of({"training": {"lr": 0.01}})),
+        row("0003", 2, 0.20, 4.0, recipe=Recipe.of({"training": {"lr": 0.01}}), blocks_kept=0.5),
+        row("0003", 4, 0.55, 4.0, recipe=Recipe.of({"training": {"lr": 0.01}}), blocks_kept=0.5),
         row("0004", 0, None, None, state="crashed", reason="out of memory"),
         row("baseline", 4, 0.65, 5.0, role="baseline", masked=False),
     ]

@@ -7,11 +7,14 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import norm
 
 from robustsearch.analysis import front
 from robustsearch.analysis.load import Run
 from robustsearch.errors import RunError
+from robustsearch.membership import SEED_SPREAD, SEED_WEIGHT
 from robustsearch.pareto import FLOOR
+from robustsearch.recipe import Recipe
 from robustsearch.results import SCHEMA
 
 
@@ -102,3 +105,39 @@ def test_a_run_without_a_measured_row_has_no_front(make_row) -> None:
     table = pa.Table.from_pylist([make_row("0001", 0, None, None, state="diverged")], schema=SCHEMA)
     with pytest.raises(RunError, match=r"at least one measured trial, but the run has none \(1 diverged\)"):
         front.front_table(table)
+
+
+def test_repeats_are_seeds_of_their_point_and_no_points_of_their_own(make_row) -> None:
+    rows = [
+        make_row("0001", 4, 0.50, 1.0, natural=0.8),
+        make_row("0001-s1", 4, 0.56, 1.2, natural=0.7, role="repeat", seed=1),
+        make_row("0001-s2", 4, 0.59, 1.1, natural=0.6, role="repeat", seed=2),
+        make_row("0002", 4, 0.45, 3.0, recipe=Recipe.of({"model": {"depth": 10}})),
+        make_row("baseline", 4, 0.65, 5.0, role="baseline"),
+    ]
+    points = front.front_table(pa.Table.from_pylist(rows, schema=SCHEMA)).to_pylist()
+    assert [(row["trial"], row["seeds"], row["on_front"]) for row in points] == [
+        ("0001", 3, True),
+        ("0002", 1, False),
+        ("baseline", 1, False),
+    ]
+    point = points[0]
+    assert point["robust"] == pytest.approx(0.55)
+    assert point["natural"] == pytest.approx(0.7)
+    assert point["latency_p50"] == 1.1
+    spread = (SEED_WEIGHT * SEED_SPREAD**2 + 2 * np.var([0.5, 0.56, 0.59], ddof=1)) / (SEED_WEIGHT + 2)
+    error = np.sqrt(0.55 * 0.45 / 400 + spread / 3)
+    assert point["robust_high"] - point["robust"] == pytest.approx(norm.ppf(0.975) * error)
+    assert point["robust"] - point["robust_low"] == pytest.approx(norm.ppf(0.975) * error)
+    assert point["front_probability"] == 1.0
+    assert points[1]["robust_low"] == pytest.approx(0.41)  # of one seed, as measured
+    assert points[2]["front_probability"] is None
+
+
+def test_what_is_above_the_limit_on_latency_is_no_candidate(make_row) -> None:
+    rows = [
+        make_row("0001", 4, 0.50, 1.0, feasible=True),
+        make_row("0002", 4, 0.90, 3.0, recipe=Recipe.of({"model": {"depth": 10}}), feasible=False),
+    ]
+    points = front.front_table(pa.Table.from_pylist(rows, schema=SCHEMA)).to_pylist()
+    assert [(row["on_front"], row["front_probability"]) for row in points] == [(True, 1.0), (False, 0.0)]

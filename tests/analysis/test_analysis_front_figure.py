@@ -69,7 +69,7 @@ def test_only_the_front_and_the_baseline_have_intervals(figure: Figure) -> None:
 
 
 def test_labels_name_the_front_and_nothing_else(figure: Figure) -> None:
-    assert {text.get_text() for text in figure.axes[0].texts} == {"0001", "0002"}
+    assert {text.get_text() for text in figure.axes[0].texts} == {"0001 (100%)", "0002 (99%)"}
 
 
 def test_the_legend_has_what_is_in_the_picture(figure: Figure) -> None:

@@ -66,6 +66,6 @@ def test_kinds_of_points(make_row) -> None:
 
 
 def test_a_point_before_the_last_epoch_is_labelled_with_its_epoch(make_row) -> None:
-    row = make_row("0001", 3, 0.5, 1.0)
+    row = make_row("0001", 3, 0.5, 1.0) | {"on_front": False}
     assert front_text.point_label(row | {"final": True}) == "0001"
     assert front_text.point_label(row | {"final": False}) == "0001, epoch 3"

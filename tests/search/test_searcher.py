@@ -13,11 +13,20 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from robustsearch import results
+from robustsearch.errors import RunError, SpaceError
 from robustsearch.recipe import Recipe
 from robustsearch.runfolder import RunFolder
 from robustsearch.search import spaces
 from robustsearch.search.ledger import Ledger
-from robustsearch.search.searcher import OptunaSearcher, best_values, choose_sampler
+from robustsearch.search.searcher import (
+    OptunaSearcher,
+    best_values,
+    choose_sampler,
+    make_study,
+    open_study,
+    warm_start,
+    warm_started,
+)
 from robustsearch.search.tuner import plain
 
 
@@ -38,23 +47,26 @@ def close_ledgers() -> Iterator[None]:
         opened.pop().close()
 
 
-def open_ledger(folder: RunFolder) -> Ledger:
-    opened.append(Ledger(folder))
+def open_ledger(folder: RunFolder, max_latency: float | None = None) -> Ledger:
+    opened.append(Ledger(folder, max_latency=max_latency))
     return opened[-1]
 
 
-def searcher(folder: RunFolder, trials: int = 6, sampler: str = "tpe") -> tuple[OptunaSearcher, Ledger]:
-    ledger = open_ledger(folder)
+def searcher(
+    folder: RunFolder, trials: int = 6, sampler: str = "tpe", repeats: int = 0, max_latency: float | None = None
+) -> tuple[OptunaSearcher, Ledger]:
+    ledger = open_ledger(folder, max_latency)
     return (
         OptunaSearcher(
             spaces.find("lwta"),
             ledger,
-            folder,
+            open_study(folder),
             baseline=plain(4),
             overrides={"training.epochs": 4},
             epsilon=0.1,
             sampler=sampler,
             trials=trials,
+            repeats=repeats,
             seed=3,
         ),
         ledger,
@@ -185,3 +197,41 @@ def test_auto_is_gp_for_numbers_and_tpe_for_conditions(tmp_path: Path) -> None:
         'def suggest(trial, epsilon): return Recipe(training=Training(lr=trial.suggest_float("lr", 0.01, 0.1)))\n'
     )
     assert choose_sampler(spaces.find(str(path)).sample(0.1, seed=0)) == "gp"
+
+
+def test_a_warm_start_gives_the_sampler_what_an_earlier_run_learnt(tmp_path: Path) -> None:
+    old = RunFolder(tmp_path / "old")
+    old.write_info({})
+    run_all(*searcher(old))
+    new = RunFolder(tmp_path / "new")
+    new.write_info({})
+    study = open_study(new)
+    samples = spaces.find("lwta").sample(0.1, seed=0)
+    assert warm_start(study, old, samples) == 6
+    search, ledger = searcher(new, trials=2)
+    assert [trial.values for trial in search.study.trials[:6]] == [trial.values for trial in open_study(old).trials]
+    configs = run_all(search, ledger)
+    assert [config["trial"] for config in configs] == ["baseline", "0000", "0001"]
+    assert ledger.entries["0000"].number == 6
+    assert [trial.user_attrs["from"] for trial in warm_started(new)] == ["old"] * 6
+
+
+def test_a_warm_start_from_another_kind_of_run_is_refused(tmp_path: Path) -> None:
+    old, empty = RunFolder(tmp_path / "old"), RunFolder(tmp_path / "empty")
+    for folder in (old, empty):
+        folder.write_info({})
+    run_all(*searcher(old))
+    study = make_study("new")
+    with pytest.raises(RunError, match="has no journal"):
+        warm_start(study, RunFolder(tmp_path / "absent"), spaces.find("lwta").sample(0.1, seed=0))
+    open_study(empty)
+    with pytest.raises(RunError, match="completed trials"):
+        warm_start(study, empty, spaces.find("lwta").sample(0.1, seed=0))
+    other = tmp_path / "other.py"
+    other.write_text(
+        '"""Other gates."""\nfrom robustsearch.recipe import LWTA, Recipe\n'
+        'def suggest(trial, epsilon): return Recipe(lwta=LWTA(gate=trial.suggest_categorical("gate", ["mean"])))\n'
+    )
+    with pytest.raises(SpaceError, match="'gate' differ"):
+        warm_start(study, old, spaces.find(str(other)).sample(0.1, seed=0))
+    assert not study.trials
