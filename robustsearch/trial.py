@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .data import Dataset, Split, to_tensor
 from .errors import TrialError
-from .evaluation.protocols import Protocol
+from .evaluation.protocols import Adversary, Protocol
 from .evaluation.robust import evaluate
 from .latency import device_name, measure
 from .models.build import build_network
@@ -26,6 +27,7 @@ from .recipe import Recipe
 from .runfolder import network_file
 from .seeds import derive
 from .training.loop import Trainer
+from .training.watch import Watch
 
 Row = dict[str, Any]
 
@@ -60,60 +62,94 @@ class Trial:
             seed=derive(seed, "network"),
         ).to(self.device)
         self._trainer = Trainer(self.network, recipe, dataset, seed, self.device)
+        patience = recipe.training.patience
+        self._watch = Watch(alarm=recipe.mix.fgsm_rs > 0, patience=patience) if recipe.mix.fgsm_rs or patience else None
         self.rows: list[Row] = []
         """What was measured, one row a rung; part of the checkpoint, so that no report is lost with its reader."""
         self.losses: dict[str, float] = {}
-        """Mean terms of the last epoch's objective, by name."""
+        """Mean terms of the last epoch's objective, by name; with them `pgd_accuracy` where a watch is kept."""
+        self.ended: str | None = None
+        """Why training ended before its last epoch; the network is then that of the best epoch."""
         self._seconds = {"train_s": 0.0, "eval_s": 0.0, "latency_s": 0.0}
         self._quiet = Quiet(str(self.device).replace(":", "-"))
 
     @property
     def epoch(self) -> int:
-        """Epochs trained."""
+        """Epochs behind the network."""
         return self._trainer.epoch
 
     @property
     def done(self) -> bool:
-        """Whether every epoch of the recipe is trained."""
-        return self.epoch >= self.recipe.training.epochs
+        """Whether every epoch of the recipe is trained, or the watch has ended it."""
+        return self.ended is not None or self.epoch >= self.recipe.training.epochs
 
     def advance(self) -> None:
         """Train one epoch and, at a rung, measure: `losses` is then the epoch's, and `rows` has one row more.
+
+        Where the watch ends training, the trial goes back to its best epoch, and measures that if it has not yet.
 
         Raises:
             DivergedError: the objective is no longer finite.
         """
         with self._clock("train_s"):
             self.losses = self._trainer.run_epoch(self._quiet.working)
-        if self.done or self.epoch in self.plan.rungs:
-            self.rows.append(self.measure() | {"train_loss": self.losses["loss"]})
+        train_loss = self.losses["loss"]
+        if self._watch:
+            self.losses["pgd_accuracy"] = accuracy = self._pgd_accuracy()
+            self.ended = self._watch.see(
+                self.epoch,
+                accuracy,
+                lambda: {"trainer": copy.deepcopy(self._trainer.state()), "train_loss": train_loss},
+            )
+            if self.ended:
+                assert self._watch.best is not None
+                self._trainer.load_state(self._watch.best["trainer"])
+                train_loss = self._watch.best["train_loss"]
+        measured = any(row["epoch"] == self.epoch for row in self.rows)
+        if (self.done or self.epoch in self.plan.rungs) and not measured:
+            self.rows.append(self.measure() | {"train_loss": train_loss})
 
-    def measure(self) -> Row:
-        """Accuracies on the validation split, and the latency of the deployed prediction, as columns of a row.
+    def _pgd_accuracy(self) -> float:
+        """Accuracy under PGD-5 of the training's epsilon, one draw, on the validation images of the rungs."""
+        attack = self.recipe.attack
+        adversary = Adversary("pgd", "pgd", attack.norm, steps=5)
+        protocol = Protocol("watch", self.plan.protocol.images, 1, 1, 1, (adversary,))
+        return float(self._evaluate(protocol, attack.epsilon, attack.epsilon, "watch")["pgd"])
+
+    def _evaluate(self, protocol: Protocol, epsilon: float, epsilon_l2: float, purpose: str) -> Row:
+        """Accuracies on the validation split, as columns of a row.
 
         Leaves the training state as it was: draws come from generators of their own.
         """
-        plan = self.plan
-        images, labels = sample(self.dataset.validation, plan.protocol.images, self.device)
+        images, labels = sample(self.dataset.validation, protocol.images, self.device)
         noise, before = self.network.noise, self.network.noise.state()
-        noise.seed(derive(self.seed, "scoring", self.epoch))
+        noise.seed(derive(self.seed, purpose, self.epoch))
         with self._clock("eval_s"):
             row: Row = evaluate(
                 self.network,
                 images,
                 labels,
-                protocol=plan.protocol,
-                epsilon=plan.epsilon,
-                epsilon_l2=plan.epsilon_l2,
+                protocol=protocol,
+                epsilon=epsilon,
+                epsilon_l2=epsilon_l2,
                 draws=self.recipe.draws,
                 seed=self.seed,
                 turn=self._quiet.working,
             )
+        noise.load_state(before)
+        return row
+
+    def measure(self) -> Row:
+        """Accuracies on the validation split, and the latency of the deployed prediction, as columns of a row.
+
+        Leaves the training state as it was.
+        """
+        plan = self.plan
+        row = self._evaluate(plan.protocol, plan.epsilon, plan.epsilon_l2, "scoring")
         with self._clock("latency_s"):
             deployed = deploy(self.network, self.recipe.draws)
             with self._quiet.alone():
                 row |= measure(deployed, self.dataset.shape, self.device).row()
-        noise.load_state(before)
         return (
             row
             | self._seconds
@@ -139,10 +175,12 @@ class Trial:
             "rows": self.rows,
             "seconds": self._seconds,
             "trainer": self._trainer.state(),
+            "watch": self._watch.state() if self._watch else None,
+            "ended": self.ended,
         }
         write_atomically(path, state, keep=_previous(path))
 
-        if self.rows and self.rows[-1]["epoch"] == self.epoch:
+        if any(row["epoch"] == self.epoch for row in self.rows):
             network = network_file(path, self.epoch)
             write_atomically(network, {"recipe": self.recipe.to_json(), "state": self.network.state_dict()})
 
@@ -160,7 +198,9 @@ class Trial:
             if (state["recipe"], state["seed"]) != (self.recipe.to_json(), self.seed):
                 raise TrialError(f"a checkpoint must be of the trial's own recipe and seed, but {candidate} is not")
             self._trainer.load_state(state["trainer"])
-            self.rows, self._seconds = list(state["rows"]), dict(state["seconds"])
+            self.rows, self._seconds, self.ended = list(state["rows"]), dict(state["seconds"]), state["ended"]
+            if self._watch:
+                self._watch.load_state(state["watch"])
             return True
         return False
 
@@ -185,7 +225,7 @@ def run_trial(
     checkpoint: Path | None = None,
     device: torch.device | None = None,
 ) -> None:
-    """Train a recipe to its last epoch, calling `report(row)` at each rung.
+    """Train a recipe to its last epoch or the early end that it asks for, calling `report(row)` at each rung.
 
     With a `checkpoint` path it saves there after each epoch, resumes from there, and reports the earlier rungs again.
 

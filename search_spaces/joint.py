@@ -1,12 +1,12 @@
-"""Everything at once: network size, ReLU or LWTA, IBP prior, PNI, smoothing, attack mix, draws."""
+"""Everything at once: network, ReLU or LWTA, IBP prior, PNI, smoothing, adversarial training, draws."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustsearch.recipe import Model, Recipe, Training
+from robustsearch.recipe import Model, Recipe
 
-from ._parts import suggest_attack, suggest_draws, suggest_lwta, suggest_mix, suggest_pni, suggest_smoothing
+from ._parts import suggest_adversarial, suggest_draws, suggest_lwta, suggest_pni, suggest_smoothing
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -30,11 +30,6 @@ def suggest(trial: Trial, epsilon: float = 0.1) -> Recipe:
         lwta=lwta,
         pni=pni,
         smoothing=smoothing,
-        mix=suggest_mix(trial),
-        attack=suggest_attack(trial, epsilon),
-        training=Training(
-            lr=trial.suggest_float("lr", 0.03, 0.2, log=True),
-            clean_weight=trial.suggest_float("clean_weight", 0.0, 0.5),
-        ),
         draws=suggest_draws(trial, random=random),
+        **suggest_adversarial(trial, epsilon),
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from robustsearch.errors import RecipeError
 from robustsearch.recipe import IBP, LWTA, MIX_NAMES, PNI, Attack, Mix, Model, Recipe, Smoothing, field_docs
 
+ALONE = {"clean": 0, "noise": 0, "fgsm": 0, "pgd": 0, "cw": 0}
 LWTA_GATES = st.sampled_from(["sample", "mean", "argmax"])
 
 
@@ -78,6 +79,11 @@ def test_every_field_is_documented_and_has_a_column() -> None:
         ({"draws": 4, "lwta": {"gate": "mean"}}, "random at inference", "draws=4"),
         ({"training": {"lr": float("nan")}}, "finite", "nan"),
         ({"wings": 2}, "not permitted", "2"),
+        ({"training": {"trades": 6}}, "`pgd` and `clean` alone", "fgsm=0.125"),
+        ({"training": {"trades": 6}, "mix": ALONE | {"clean": 1}}, "`pgd` and `clean` alone", "pgd=0"),
+        ({"training": {"trades": 6, "clean_weight": 0.5}}, "`clean_weight` must be 0 with `trades`", "got 0.5"),
+        ({"training": {"awp": 0.01}, "mix": ALONE | {"clean": 1}}, "`awp` perturbs weights", "clean=1"),
+        ({"training": {"awp": 0}}, "greater than 0", "got 0"),
     ],
 )
 def test_a_broken_rule_is_named_with_its_value(fields: dict[str, object], rule: str, value: str) -> None:
@@ -85,6 +91,16 @@ def test_a_broken_rule_is_named_with_its_value(fields: dict[str, object], rule: 
         Recipe.of(fields)
     assert rule in str(caught.value)
     assert value in str(caught.value)
+
+
+def test_trades_and_weight_perturbation_are_off_in_recipes_older_than_they_are() -> None:
+    fields = Recipe().model_dump(mode="json")
+    for name in ("trades", "awp", "patience"):
+        assert fields["training"].pop(name) is None
+    assert fields["mix"].pop("fgsm_rs") == 0
+    assert Recipe.from_json(json.dumps(fields)) == Recipe()
+    both = Recipe.of({"training": {"trades": 6, "awp": 0.005}, "mix": ALONE | {"pgd": 0.75, "clean": 0.25}})
+    assert both.describe() == "WRN-34-1, ReLU, TRADES, AWP"
 
 
 def test_replace_reaches_into_parts_and_validates() -> None:

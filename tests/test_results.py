@@ -20,6 +20,12 @@ RECIPES = [
     Recipe(),
     Recipe.of({"lwta": {"gate": "noisy", "gate_noise": 0.5, "ibp": {}}, "pni": {}, "smoothing": {}, "draws": 4}),
     Recipe.of({"training": {"optimizer": "adamw", "augment": False}, "attack": {"norm": "l2", "epsilon": 0.1}}),
+    Recipe.of(
+        {
+            "mix": {"clean": 0, "noise": 0, "fgsm": 0, "pgd": 1, "cw": 0},
+            "training": {"trades": 6.0, "awp": 0.005, "patience": 3},
+        }
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from robustsearch.data import Dataset
 from robustsearch.errors import TrialError
 from robustsearch.recipe import IBP, LWTA, PNI, Attack, Mix, Model, Recipe, Training
 from robustsearch.results import COLUMNS
+from robustsearch.runfolder import network_file
 from robustsearch.trial import Plan, Trial, run_trial
 
 RECIPE = Recipe(
@@ -107,3 +109,55 @@ def test_a_checkpoint_holds_no_pickled_code(digits: Dataset, plan: Plan, tmp_pat
     trial.advance()
     trial.save(tmp_path / "checkpoint.pt")
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["rows"] == trial.rows
+
+
+WATCHED = RECIPE.replace(
+    **{"training.epochs": 5, "mix": {"clean": 0.2, "noise": 0, "fgsm": 0, "pgd": 0, "cw": 0, "fgsm_rs": 0.8}}
+)
+
+
+def test_early_stopping_goes_back_to_the_best_epoch_and_resumes_bit_for_bit(
+    digits: Dataset, plan: Plan, tmp_path: Path
+) -> None:
+    """Against the same training without an early end, whose accuracies say where patience 1 ends."""
+    plan = dataclasses.replace(plan, rungs=(1,))
+    full = Trial(WATCHED, 7, digits, plan)
+    seen, networks = [], []
+    while not full.done:
+        full.advance()
+        seen.append(full.losses["pgd_accuracy"])
+        networks.append({name: value.clone() for name, value in full.network.state_dict().items()})
+    assert full.ended is None
+    assert full.epoch == 5
+    end = next(epoch for epoch in range(2, 6) if seen[epoch - 1] <= max(seen[: epoch - 1]))
+    best = end - 1
+
+    path = tmp_path / "checkpoint.pt"
+    patient = WATCHED.replace(**{"training.patience": 1})
+    whole = Trial(patient, 7, digits, plan)
+    while not whole.done:
+        whole.advance()
+        if whole.epoch == best and not whole.done:
+            whole.save(path)
+    assert whole.epoch == best
+    assert whole.ended is not None
+    assert whole.ended.endswith(f"for 1 epochs; back to epoch {best}")
+    assert [row["epoch"] for row in whole.rows] == sorted({1, best})
+
+    rows: list[dict[str, Any]] = []
+    run_trial(patient, 7, lambda row: rows.append(dict(row)), dataset=digits, plan=plan, checkpoint=path)
+    assert untimed(rows) == untimed(whole.rows)
+    ended = Trial(patient, 7, digits, plan)
+    assert ended.load(path)
+    assert (ended.ended, ended.done, ended.epoch) == (whole.ended, True, best)
+    saved = torch.load(network_file(path, best), weights_only=True)["state"]
+    for name, value in networks[best - 1].items():
+        for network in (whole.network.state_dict(), ended.network.state_dict(), saved):
+            assert torch.equal(value, network[name]), name
+
+
+def test_a_watch_changes_nothing_in_the_training(digits: Dataset, plan: Plan) -> None:
+    plan = dataclasses.replace(plan, rungs=())
+    recipe = RECIPE.replace(**{"training.epochs": 2})
+    watched = recipe.replace(**{"training.patience": 9})
+    assert untimed(run(digits, plan, recipe=recipe)) == untimed(run(digits, plan, recipe=watched))

@@ -11,25 +11,29 @@ from ..recipe import MIX_NAMES, Attack, Mix, MixName
 from ..seeds import derive
 from .carlini_wagner import cw
 from .gradient import Classifier
-from .named import fgsm, noise, pgd
+from .named import fgsm, fgsm_rs, noise, pgd, trades
 
 
 class Mixer:
     """One attack or none per batch, by the probabilities of the mix (the report's section 3.1).
 
+    Only names that can come are drawn from, so that a name more in the recipe's list moves no older sequence.
+
     Names and starts each have a CPU generator that derives from the seed. So the sequence of attacks is the
     same whatever the images' number, size and device.
     """
 
-    def __init__(self, mix: Mix, attack: Attack, seed: int) -> None:
-        self._probabilities = torch.tensor([getattr(mix, name) for name in MIX_NAMES], dtype=torch.float64)
-        self._attack = attack
+    def __init__(self, mix: Mix, attack: Attack, seed: int, *, trades: bool = False) -> None:
+        """The attacks of a recipe; with `trades`, its own attack comes in the place of PGD."""
+        self._possible = [name for name in MIX_NAMES if getattr(mix, name)]
+        self._probabilities = torch.tensor([getattr(mix, name) for name in self._possible], dtype=torch.float64)
+        self._attack, self._trades = attack, trades
         self._names = torch.Generator().manual_seed(derive(seed, "names"))
         self._starts = torch.Generator().manual_seed(derive(seed, "starts"))
 
     def draw(self) -> MixName:
         """The name of the next batch's attack."""
-        return MIX_NAMES[int(torch.multinomial(self._probabilities, 1, generator=self._names))]
+        return self._possible[int(torch.multinomial(self._probabilities, 1, generator=self._names))]
 
     def perturb(
         self,
@@ -62,8 +66,19 @@ class Mixer:
                 return noise(images, epsilon=epsilon, norm=attack.norm, generator=self._starts)
             case "fgsm":
                 return fgsm(model, images, labels, epsilon=epsilon, norm=attack.norm, draws=draws, expand=expand)
+            case "fgsm_rs":
+                return fgsm_rs(
+                    model,
+                    images,
+                    labels,
+                    epsilon=epsilon,
+                    norm=attack.norm,
+                    draws=draws,
+                    expand=expand,
+                    generator=self._starts,
+                )
             case "pgd":
-                return pgd(
+                return (trades if self._trades else pgd)(
                     model,
                     images,
                     labels,

@@ -1,4 +1,4 @@
-"""Attacks of a given epsilon: uniform noise, FGSM and PGD, in l_inf or l_2."""
+"""Attacks of a given epsilon: uniform noise, FGSM, FGSM-RS, PGD and TRADES' own, in l_inf or l_2."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from torch import Tensor
 from ..recipe import Norm
 from .gradient import Classifier
 from .loop import Best, run
-from .objectives import Objective, cross_entropy
+from .objectives import Objective, cross_entropy, divergence_from
 from .projections import onto_ball
-from .starts import Start, at_image, uniform_in_ball
+from .starts import Start, at_image, gaussian, uniform_in_ball
 from .steps import steepest_ascent
+
+FGSM_RS_STEP = 1.25
+"""Step of FGSM-RS, in epsilons (Wong et al. 2020, section 4.1)."""
+
+TRADES_START = 0.001
+"""Standard deviation of TRADES' start, in pixel units of [0, 1] (published code; the paper has no figure)."""
 
 
 @torch.no_grad()
@@ -115,3 +121,69 @@ def pgd(
         observe=best.offer if keep == "best" else None,
     )
     return {"last": last, "best": best.images}[keep]
+
+
+def fgsm_rs(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    objective: Objective = cross_entropy,
+    draws: int = 1,
+    expand: bool = True,
+    generator: torch.Generator,
+) -> Tensor:
+    """FGSM from a random start (Wong et al. 2020, 2001.03994, algorithm 3): one step of 1.25 epsilon, projected.
+
+    The published code crafts in training mode; whoever calls this decides on the mode. Parameters as for `pgd`.
+    """
+    return pgd(
+        model,
+        images,
+        labels,
+        epsilon=epsilon,
+        step=FGSM_RS_STEP * epsilon,
+        steps=1,
+        norm=norm,
+        objective=objective,
+        draws=draws,
+        expand=expand,
+        generator=generator,
+    )
+
+
+def trades(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    step: float,
+    steps: int,
+    norm: Norm = "linf",
+    draws: int = 1,
+    expand: bool = True,
+    generator: torch.Generator,
+) -> Tensor:
+    """TRADES' inner maximisation (Zhang et al. 2019, 1901.08573, algorithm 1): PGD on KL(p(x) || p(x')).
+
+    It starts at x + 0.001 N(0, 1), as KL has no gradient at x itself. p(x) is predicted once, which for a random
+    network is one draw; the published code predicts it anew, to the same effect, in each step, and in l_2 moves by
+    SGD rather than by `step` along the normalised gradient. Parameters as for `pgd`; the labels serve no end.
+    """
+    with torch.no_grad():
+        reference = model(images)
+    return run(
+        model,
+        images,
+        labels,
+        start=gaussian(sigma=TRADES_START, generator=generator),
+        step=steepest_ascent(norm, step=step),
+        project=onto_ball(norm, epsilon=epsilon),
+        objective=divergence_from(reference),
+        steps=steps,
+        draws=draws,
+        expand=expand,
+    )

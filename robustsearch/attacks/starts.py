@@ -32,6 +32,16 @@ def uniform_in_ball(norm: Norm, *, epsilon: float, generator: torch.Generator) -
     return start
 
 
+def gaussian(*, sigma: float, generator: torch.Generator) -> Start:
+    """The image with Gaussian noise of this standard deviation on each pixel; devices as for `uniform_in_ball`."""
+
+    def start(images: Tensor) -> Tensor:
+        draw = torch.randn(images.shape, generator=generator, dtype=images.dtype, device=generator.device)
+        return images + sigma * draw.to(images.device)
+
+    return start
+
+
 def _in_cube(images: Tensor, generator: torch.Generator) -> Tensor:
     uniform = torch.rand(images.shape, generator=generator, dtype=images.dtype, device=generator.device)
     return uniform.mul(2).sub(1).to(images.device)

@@ -20,7 +20,8 @@ from .board import Board
 class Worker(tune.Trainable):  # type: ignore[misc]
     """A step is an epoch; a result carries every rung measured so far, so that none is lost on the way.
 
-    An exception of the trial is a result with `failed` and its reason, not a dead actor: a retry would end the same.
+    `ended` is the state that a trial came to by itself, with its reason: stopped by its own watch, or failed. An
+    exception of the trial is such a result, not a dead actor: a retry would end the same.
     """
 
     def setup(self, config: dict[str, Any], *, root: str, dataset: Dataset, plan: Plan, threads: int) -> None:
@@ -45,33 +46,36 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             self._checkpoint = folder.checkpoint(config["trial"])
             self._trial = Trial(recipe, config["seed"], dataset, plan)
             self._trial.load(self._checkpoint)
-            self._board = Board(self._checkpoint.parent, recipe, self._trial.epoch)
+            if not self._trial.done:
+                self._board = Board(self._checkpoint.parent, recipe, self._trial.epoch)
         except Exception as error:
             self._broken = _reason(error)
 
     def step(self) -> dict[str, Any]:
         """Train one epoch, measure at a rung, save."""
         trial = self._trial
-        failed = reason = None
+        ended = reason = None
         if trial is None or self._broken:
-            failed, reason = "crashed", self._broken
+            ended, reason = "crashed", self._broken
         elif not trial.done:
-            measured = len(trial.rows)
+            measured, epoch = len(trial.rows), trial.epoch + 1
             try:
                 trial.advance()
                 assert self._board is not None
-                self._board.losses(trial.epoch, trial.losses)
+                self._board.losses(epoch, trial.losses)
                 for row in trial.rows[measured:]:
                     self._board.row(row)
                 trial.save(self._checkpoint)
             except DivergedError as error:
-                failed, reason = "diverged", str(error)
+                ended, reason = "diverged", str(error)
             except Exception as error:
-                failed, reason = "crashed", _reason(error)
+                ended, reason = "crashed", _reason(error)
+        if trial and not ended and trial.ended:
+            ended, reason = "stopped", trial.ended
         return {
             "rows": trial.rows if trial else [],
             "epoch": trial.epoch if trial else 0,
-            "failed": failed,
+            "ended": ended,
             "reason": reason,
         }
 

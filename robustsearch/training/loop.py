@@ -18,7 +18,9 @@ from ..models.build import Network
 from ..models.stochastic import expandable, surrogate
 from ..recipe import Recipe, Training
 from ..seeds import derive
-from .loss import objective_terms
+from .awp import perturbed_weights
+from .joined import Joined
+from .loss import data_terms, objective_terms
 
 
 class Trainer:
@@ -31,12 +33,12 @@ class Trainer:
         self._images = torch.from_numpy(dataset.train.images.copy()).to(device)
         self._labels = torch.from_numpy(dataset.train.labels.copy()).to(device)
         self._crop, self._flip = (dataset.crop_padding, dataset.flip) if recipe.training.augment else (0, False)
-        self._mixer = Mixer(recipe.mix, recipe.attack, derive(seed, "attacks"))
+        training = recipe.training
+        self._mixer = Mixer(recipe.mix, recipe.attack, derive(seed, "attacks"), trades=training.trades is not None)
         self._order = torch.Generator().manual_seed(derive(seed, "order"))
         self._augment = torch.Generator(device).manual_seed(derive(seed, "augment"))
-        training = recipe.training
         self._batches = -(-len(self._labels) // training.batch_size)
-        self._optimizer = _optimizer(network, training)
+        self._optimizer = _optimizer(network, recipe)
         self._schedule = _schedule(self._optimizer, training, self._batches * training.epochs)
 
     def run_epoch(self, turn: Callable[[], AbstractContextManager[None]] = nullcontext) -> dict[str, float]:
@@ -76,23 +78,31 @@ class Trainer:
                 perturbed = self._mixer.perturb(
                     name, self.network, images, labels, strength=strength, expand=expandable(self.network)
                 )
-        terms = objective_terms(
-            self.network,
-            images,
-            perturbed,
-            labels,
-            clean_weight=training.clean_weight,
-            kl_weight=self.recipe.lwta.kl_weight if self.recipe.lwta else 0.0,
-            n_train=len(self._labels),
-        )
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"the training objective must stay finite, but is {loss.item()} in epoch {self.epoch + 1} "
-                f"(attack {name}, learning rate {self._optimizer.param_groups[0]['lr']:.3g})"
+        batch = self.network, images, perturbed, labels
+        clean_weight, trades = training.clean_weight, training.trades
+        adversary: AbstractContextManager[None] = nullcontext()
+        if training.awp is not None and perturbed is not None:
+            adversary = perturbed_weights(
+                self.network,
+                lambda: _total(data_terms(*batch, clean_weight=clean_weight, trades=trades)),
+                training.awp,
             )
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with adversary:
+            terms = objective_terms(
+                *batch,
+                clean_weight=clean_weight,
+                trades=trades,
+                kl_weight=self.recipe.lwta.kl_weight if self.recipe.lwta else 0.0,
+                n_train=len(self._labels),
+            )
+            loss = _total(terms)
+            if not torch.isfinite(loss):
+                raise DivergedError(
+                    f"the training objective must stay finite, but is {loss.item()} in epoch {self.epoch + 1} "
+                    f"(attack {name}, learning rate {self._optimizer.param_groups[0]['lr']:.3g})"
+                )
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._schedule.step()
         return {term: value.detach() for term, value in terms.items()} | {"loss": loss.detach()}
@@ -122,11 +132,22 @@ class Trainer:
         self._augment.set_state(state["augment"])
 
 
-def _optimizer(network: Network, training: Training) -> torch.optim.Optimizer:
-    groups = network.parameter_groups(training.weight_decay)
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser, joined by Adam for the logits of the IBP posterior where there are any."""
+    training = recipe.training
+    groups, momentum = network.parameter_groups(training.weight_decay), training.momentum
+    optimizer: torch.optim.Optimizer
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=training.lr, betas=(training.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
+        optimizer = torch.optim.AdamW(groups, lr=training.lr, betas=(momentum, 0.999))
+    else:
+        optimizer = torch.optim.SGD(groups, lr=training.lr, momentum=momentum, nesterov=momentum > 0)
+    if recipe.lwta is None or recipe.lwta.ibp is None:
+        return optimizer
+    return Joined(optimizer, torch.optim.Adam(network.block_logits(), lr=recipe.lwta.ibp.lr))
 
 
 def _schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> torch.optim.lr_scheduler.LambdaLR:

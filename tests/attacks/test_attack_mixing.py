@@ -30,8 +30,20 @@ def test_names_come_with_the_probabilities_of_the_mix() -> None:
     """Chi-square on 4000 draws of the report's mix, level 0.001."""
     mixer = Mixer(Mix(), ATTACK, seed=0)
     counts = Counter(mixer.draw() for _ in range(4000))
-    observed = [counts[name] for name in MIX_NAMES]
-    assert chisquare(observed, [4000 * p for p in (0.5, 0.125, 0.125, 0.125, 0.125)]).pvalue > 1e-3
+    expected = {"clean": 0.5, "noise": 0.125, "fgsm": 0.125, "pgd": 0.125, "cw": 0.125}
+    assert counts.keys() <= expected.keys() <= set(MIX_NAMES)
+    assert chisquare([counts[name] for name in expected], [4000 * p for p in expected.values()]).pvalue > 1e-3
+
+
+def test_a_name_that_never_comes_moves_no_sequence() -> None:
+    """The report's five names alone, drawn as torch draws from their five probabilities."""
+    mixer = Mixer(Mix(), ATTACK, seed=0)
+    generator = torch.Generator()
+    generator.set_state(mixer.state()["names"])
+    names = ("clean", "noise", "fgsm", "pgd", "cw")
+    five = torch.tensor([0.5, 0.125, 0.125, 0.125, 0.125], dtype=torch.float64)
+    expected = [names[int(torch.multinomial(five, 1, generator=generator))] for _ in range(50)]
+    assert [mixer.draw() for _ in range(50)] == expected
 
 
 def test_an_attack_without_probability_never_comes() -> None:
@@ -97,7 +109,39 @@ def test_pgd_starts_at_random_and_takes_the_steps_of_the_recipe(strength: float)
     assert not torch.equal(second, expected), "each batch has its own start"
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "cw"])
+def quadratic(images: Tensor) -> Tensor:
+    """Two logits that bend, so that a gradient depends on where it is taken."""
+    logit = ((images.flatten(1) - 0.5) @ W) - 3 * ((images.flatten(1) - 0.5) ** 2 @ W)
+    return torch.stack([torch.zeros_like(logit), logit], 1)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_fgsm_rs_is_the_published_step(strength: float) -> None:
+    """Algorithm 3 of Wong et al. 2020, image by image and pixel by pixel, the gradient by central differences."""
+    mixer = Mixer(Mix(), ATTACK, seed=3)
+    generator = torch.Generator()
+    generator.set_state(mixer.state()["starts"])
+    epsilon = 0.2 * strength
+    found = mixer.perturb("fgsm_rs", quadratic, IMAGES, LABELS, strength=strength)
+    uniform = torch.rand(IMAGES.shape, generator=generator, dtype=torch.float64)
+
+    def loss(image: Tensor, label: int) -> float:
+        return -quadratic(image[None]).log_softmax(1)[0, label].item()
+
+    for index, (image, label) in enumerate(zip(IMAGES, LABELS.tolist(), strict=True)):
+        start = (image + epsilon * (2 * uniform[index] - 1)).clamp(0, 1)
+        for place in range(6):
+            shift = torch.zeros(6, dtype=torch.float64)
+            shift[place] = 1e-5
+            rise = loss(start + shift.view(1, 2, 3), label) - loss(start - shift.view(1, 2, 3), label)
+            assert abs(rise) > 1e-12
+            before = image.flatten()[place].item()
+            moved = start.flatten()[place].item() + 1.25 * epsilon * (1 if rise > 0 else -1)
+            expected = min(max(moved, before - epsilon, 0), before + epsilon, 1)
+            assert found[index].flatten()[place].item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "fgsm_rs", "pgd", "cw"])
 @pytest.mark.parametrize("expand", [True, False])
 def test_draws_reach_the_model(name: MixName, expand: bool) -> None:
     sizes = []
@@ -107,7 +151,7 @@ def test_draws_reach_the_model(name: MixName, expand: bool) -> None:
         return linear(images)
 
     Mixer(Mix(), ATTACK, seed=0).perturb(name, model, IMAGES, LABELS, draws=3, expand=expand)
-    steps = 1 if name == "fgsm" else 4
+    steps = 1 if name in ("fgsm", "fgsm_rs") else 4
     assert sizes == ([15] * steps if expand else [5] * 3 * steps)
 
 
@@ -131,5 +175,5 @@ def test_a_loaded_state_goes_on_bit_for_bit() -> None:
 
 def test_strength_zero_leaves_the_images() -> None:
     mixer = Mixer(Mix(), ATTACK, seed=0)
-    for name in ("noise", "fgsm", "pgd"):
+    for name in ("noise", "fgsm", "fgsm_rs", "pgd"):
         torch.testing.assert_close(mixer.perturb(name, linear, IMAGES, LABELS, strength=0.0), IMAGES)

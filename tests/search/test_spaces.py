@@ -19,7 +19,7 @@ from robustsearch.training.loop import Trainer
 
 @pytest.mark.parametrize("name", spaces.names())
 def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> None:
-    """Each attack of the mix gets its turn at the front: recipe i meets attack i mod 5."""
+    """Each attack of the mix gets its turn at the front, where the method leaves it the choice."""
     few = Split(digits.train.images[:6], digits.train.labels[:6])
     tiny = dataclasses.replace(digits, train=few)
     samples = spaces.find(name).sample(digits.epsilon, seed=1, count=50)
@@ -28,7 +28,9 @@ def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> Non
     for index, sample in enumerate(samples):
         chosen = MIX_NAMES[index % len(MIX_NAMES)]
         mix = Mix(**{name: float(name == chosen) for name in MIX_NAMES})
-        recipe = sample.recipe.replace(mix=mix.model_dump(), **{"training.batch_size": 6})
+        recipe = sample.recipe.replace(**{"training.batch_size": 6})
+        if recipe.training.trades is None and recipe.training.awp is None:
+            recipe = recipe.replace(mix=mix.model_dump())
         network = build_network(recipe, shape=tiny.shape, classes=10, mean=tiny.mean, std=tiny.std, seed=index)
         losses = Trainer(network, recipe, tiny, index, torch.device("cpu")).run_epoch()
         assert losses["loss"] > 0
@@ -51,6 +53,21 @@ def test_a_space_says_what_it_is_and_its_settings_depend_on_each_other_rightly(n
         assert ("pni_alpha" in settings) == (recipe.pni is not None)
         assert ("draws" in settings) == recipe.is_stochastic
         assert 0.1 <= recipe.attack.epsilon <= 0.2
+        training, mix = recipe.training, recipe.mix
+        assert ("trades" in settings) == (training.trades is not None)
+        assert ("awp_gamma" in settings) == (training.awp is not None)
+        assert ("steps" in settings) == (mix.pgd + mix.cw > 0)
+        assert training.trades is None or "clean_weight" not in settings
+
+
+def test_joint_holds_every_way_of_adversarial_training() -> None:
+    recipes = [sample.recipe for sample in spaces.find("joint").sample(0.1, seed=3, count=60)]
+    assert any(recipe.training.trades for recipe in recipes)
+    assert any(recipe.training.awp and recipe.training.trades for recipe in recipes)
+    assert any(recipe.mix.fgsm_rs == 1 for recipe in recipes)
+    assert any(recipe.mix.pgd == 1 and not recipe.training.trades for recipe in recipes)
+    assert any(recipe.mix.cw > 0 for recipe in recipes)
+    assert any(recipe.training.patience for recipe in recipes)
 
 
 def test_epsilon_sets_the_scale_of_the_training_attack() -> None:

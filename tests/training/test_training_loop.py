@@ -102,6 +102,40 @@ def test_a_loss_that_is_not_finite_ends_the_training(digits: Dataset) -> None:
         loop.run_epoch()
 
 
+@pytest.mark.parametrize(
+    ("mix", "fields", "passes"),
+    [
+        ({"pgd": 1}, {"trades": 6.0}, 2),
+        ({"pgd": 1}, {"trades": 6.0, "awp": 0.005}, 2),
+        ({"fgsm_rs": 1}, {"awp": 0.01, "clean_weight": 0.5}, 1),
+    ],
+    ids=["trades", "trades-awp", "fgsm-rs-awp"],
+)
+def test_every_recipe_trains_random_networks_and_continues_bit_for_bit(
+    digits: Dataset, mix: dict[str, float], fields: dict[str, float], passes: int
+) -> None:
+    """And moves the running statistics `passes` times a step: the ascent of AWP leaves no trace in them."""
+    alone = {"clean": 0.0, "noise": 0.0, "fgsm": 0.0, "pgd": 0.0, "cw": 0.0}
+    recipe = EVERYTHING.replace(
+        mix=alone | mix, training=EVERYTHING.training.model_dump() | {"clean_weight": 0} | fields
+    )
+    whole = trainer(recipe, digits)
+    losses = [whole.run_epoch() for _ in range(2)]
+    terms = {name: value for name, value in losses[0].items() if name not in ("loss", "lr")}
+    assert sum(terms.values()) == pytest.approx(losses[0]["loss"])
+    assert ("trades" in terms) == ("trades" in fields)
+    assert {"clean_ce", "kl_gate", "kl_sticks", "kl_z"} < terms.keys()
+    counts = {int(value) for name, value in whole.network.state_dict().items() if name.endswith("num_batches_tracked")}
+    assert counts == {2 * 3 * passes}
+    cut = trainer(recipe, digits)
+    assert cut.run_epoch() == losses[0]
+    resumed = trainer(recipe, digits)
+    resumed.load_state(cut.state())
+    assert resumed.run_epoch() == losses[1]
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
 def test_crafting_leaves_the_batch_norm_statistics_alone(digits: Dataset) -> None:
     """An attacked batch moves the running statistics exactly as often as a clean one: once."""
     for mix in (Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0), Mix(clean=0, noise=0, fgsm=0, pgd=1, cw=0)):

@@ -1,0 +1,53 @@
+"""The trainable and the scheduler, without a cluster: a trial that ends by its own watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from robustsearch import results
+from robustsearch.data import Dataset
+from robustsearch.recipe import Attack, Mix, Model, Recipe, Training
+from robustsearch.runfolder import RunFolder
+from robustsearch.search.ledger import Entry, Ledger
+from robustsearch.search.scheduler import RungScheduler
+from robustsearch.search.worker import Worker
+from robustsearch.trial import Plan
+
+RECIPE = Recipe(
+    model=Model(depth=10),
+    mix=Mix(clean=0, noise=0, fgsm=0, pgd=0, cw=0, fgsm_rs=1),
+    attack=Attack(epsilon=0.9, step=0.9, steps=1),  # PGD of this size leaves nothing right, so no epoch is better
+    training=Training(epochs=6, batch_size=40, patience=1),
+)
+
+
+def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    changed: list[Entry] = []
+    with Ledger(folder) as ledger:
+        entry = ledger.ask("0000", "search", RECIPE, 0, 0)
+        scheduler = RungScheduler(ledger, eta=2, changed=changed.append)
+        config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
+        worker = Worker.__new__(Worker)
+        worker.setup(config, root=str(folder.root), dataset=digits, plan=plan, threads=1)
+        decisions = []
+        while not decisions or decisions[-1] == RungScheduler.CONTINUE:
+            decisions.append(scheduler.on_trial_result(None, SimpleNamespace(config=config), worker.step()))
+        worker.cleanup()
+        assert len(decisions) < 6
+        assert entry.state == "stopped"
+        assert entry.reason is not None
+        assert entry.reason.startswith("no better PGD accuracy than")
+        again = Worker.__new__(Worker)  # the driver died before it heard: the same result, nothing trained
+        again.setup(config, root=str(folder.root), dataset=digits, plan=plan, threads=1)
+        result = again.step()
+        again.cleanup()
+        assert (result["ended"], result["reason"]) == ("stopped", entry.reason)
+    rows = results.read(folder.results).to_pylist()
+    assert {row["state"] for row in rows} == {"stopped"}
+    assert {row["reason"] for row in rows} == {entry.reason}
+    scalars = EventAccumulator(str(folder.trials / "0000")).Reload().Scalars("train/pgd_accuracy")
+    assert [scalar.step for scalar in scalars][: len(decisions)] == list(range(1, len(decisions) + 1))
