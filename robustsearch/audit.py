@@ -32,6 +32,9 @@ example:
 
 MIN_IMAGES = 20
 
+WIDTH = 120
+"""Characters of a line where there is no terminal: each check then takes one."""
+
 COLOURS = ("#D55E00", "#0072B2")
 """Two of Okabe & Ito (2008), Color Universal Design."""
 
@@ -149,16 +152,15 @@ def report(verdict: Verdict, interval: tuple[float, float], *, n: int, epsilon: 
 def sentence(verdict: Verdict, interval: tuple[float, float]) -> str:
     """What holds, what does not, and why, in one sentence."""
     low, high = interval
-    holds = f"{verdict.robust_accuracy:.1%} of the images ({low:.1%} to {high:.1%}) withstood every attack"
+    withstood = f"{verdict.robust_accuracy:.1%} of the images (95% interval {low:.1%} to {high:.1%})"
     if not verdict.masked:
-        return f"The accuracy holds: {holds}, and no check found a masked gradient."
-    reasons = "; ".join(f"{check.name} ({check.reason})" for check in verdict.failed)
-    if verdict.naive_accuracy > verdict.robust_accuracy:
-        return (
-            f"Masked: the naive {verdict.naive_accuracy:.1%} does not hold, only {holds}, which is an upper bound; "
-            f"what gave it away: {reasons}."
-        )
-    return f"Masked: {holds}, which is an upper bound; what gave it away: {reasons}."
+        return f"The accuracy holds: {withstood} withstood every attack, and no check found a masked gradient."
+    rules = "; ".join(f"{check.reason} ({check.name})" for check in verdict.failed)
+    naive = f"the naive {verdict.naive_accuracy:.1%} does not hold: "
+    return (
+        f"Masked: {naive if verdict.naive_accuracy > verdict.robust_accuracy else ''}at most {withstood} withstand "
+        f"attack, and a better one may break more. Rules that the classifier breaks: {rules}."
+    )
 
 
 def show(verdict: Verdict, interval: tuple[float, float], dataset: str, epsilon: float) -> None:
@@ -167,7 +169,7 @@ def show(verdict: Verdict, interval: tuple[float, float], dataset: str, epsilon:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     table = Table(box=box.SIMPLE_HEAD, title=f"{dataset}, l_inf epsilon {epsilon:.4g}", title_justify="left")
     table.add_column("check")
     table.add_column("value", justify="right")

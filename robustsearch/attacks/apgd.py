@@ -18,7 +18,7 @@ from torch import Tensor
 from ..recipe import Norm
 from .gradient import Classifier
 from .loop import Best, run
-from .objectives import Objective, cross_entropy, margin, targeted_dlr
+from .objectives import LEAST_CLASSES_TARGETED, Objective, cross_entropy, margin, targeted_dlr
 from .projections import onto_ball
 from .starts import uniform_in_ball
 from .steps import steepest_ascent
@@ -101,8 +101,8 @@ def apgd_targeted(
     Raises:
         ValueError: there are fewer than 4 classes.
     """
-    if classes < 4:
-        raise ValueError(f"`classes >= 4` must hold for the targeted DLR, but got {classes}")
+    if classes < LEAST_CLASSES_TARGETED:
+        raise ValueError(f"`classes >= {LEAST_CLASSES_TARGETED}` must hold for the targeted DLR, but got {classes}")
     wrong = _likeliest_wrong(model, images, labels, draws=draws) if len(images) else labels.new_zeros(0, 0)
     return _highest_margin(
         model,

@@ -15,10 +15,28 @@ from torch import Tensor
 Objective = Callable[[Tensor, Tensor], Tensor]
 """`(logits [N, classes], labels [N]) -> values [N]`, to be maximised."""
 
+LEAST_CLASSES_DLR, LEAST_CLASSES_TARGETED = 3, 4
+"""Classes that `dlr` and `targeted_dlr` need."""
+
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p_y `[N]`, in nats."""
     return F.cross_entropy(logits, labels, reduction="none")
+
+
+def divergence_from(reference: Tensor) -> Objective:
+    """KL(p || q) `[N]`, in nats, from p = softmax(reference `[N, classes]`) to the prediction q; no label counts.
+
+    What TRADES maximises (Zhang et al. 2019, 1901.08573, eq. 5). Its gradient is zero where q = p, so an attack
+    must not start there. The objective takes copies of the batch too, as `targeted_dlr` does.
+    """
+    log_p = F.log_softmax(reference, dim=1)
+
+    def objective(logits: Tensor, labels: Tensor) -> Tensor:
+        copies = log_p.repeat(len(logits) // max(len(log_p), 1), 1)
+        return F.kl_div(F.log_softmax(logits, dim=1), copies, reduction="none", log_target=True).sum(1)
+
+    return objective
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -40,7 +58,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: there are fewer than 3 classes.
     """
-    top = _largest(logits, 3, "dlr")
+    top = _largest(logits, LEAST_CLASSES_DLR, "dlr")
     return margin(logits, labels) / _or_one(top[0] - top[2])
 
 
@@ -52,7 +70,7 @@ def targeted_dlr(targets: Tensor) -> Objective:
     """
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:
-        top = _largest(logits, 4, "targeted_dlr")
+        top = _largest(logits, LEAST_CLASSES_TARGETED, "targeted_dlr")
         target = targets.repeat(len(labels) // max(len(targets), 1))
         ahead = logits.gather(1, target.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))
         return ahead.squeeze(1) / _or_one(top[0] - (top[2] + top[3]) / 2)

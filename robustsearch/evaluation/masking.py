@@ -85,8 +85,8 @@ def accuracy_curves(
 ) -> dict[str, dict[float, float]]:
     """Accuracy by radius, from 0 to four times epsilon, under the `naive` and the `adaptive` attack.
 
-    The adaptive one is the naive one, and both objectives through the surrogate and all others. Arguments are those
-    of `masking_checks`.
+    The adaptive one is the naive one, both objectives through the surrogate and all others, and Square, which no masked
+    gradient hinders. Arguments are those of `masking_checks`.
     """
     curves: dict[str, dict[float, float]] = {"naive": {}, "adaptive": {}}
     effort = effort or Effort()
@@ -98,9 +98,8 @@ def accuracy_curves(
             curve[0.0] = examination.natural.accuracy
         for radius in sorted({min(1.0, factor * epsilon) for factor in (0.5, 1, 2, 4)}):
             naive = examination.add(examination.natural, make.naive(radius))
-            adaptive = examination.add(
-                naive, *[attack for context in contexts for attack in make.through(context, radius)]
-            )
+            through = [attack for context in contexts for attack in make.through(context, radius)]
+            adaptive = examination.add(naive, *through, make.black_box(radius))
             curves["naive"][radius], curves["adaptive"][radius] = naive.accuracy, adaptive.accuracy
     return curves
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..attacks.apgd import apgd
+from ..attacks.apgd import apgd, apgd_targeted
 from ..attacks.gradient import Classifier, objective_values
 from ..attacks.named import fgsm, noise, pgd
-from ..attacks.objectives import Objective, cross_entropy, margin
+from ..attacks.objectives import LEAST_CLASSES_TARGETED, Objective, cross_entropy, margin
 from ..attacks.square import square
 from .subject import Attack, Subject
 
@@ -121,19 +122,39 @@ class Attacks:
                 generator=self.generator,
             )
 
-    def black_box(self, images: Tensor, labels: Tensor) -> Tensor:
+    def targeted(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The strongest there is: Auto-PGD towards every likely class; with too few classes, on the margin."""
+        with self.subject.attacked():
+            classes = self.subject.model(images[:1]).shape[1]
+            settings: dict[str, Any] = {
+                "epsilon": self.epsilon,
+                "steps": self.effort.steps,
+                "draws": self.draws,
+                "expand": False,
+                "generator": self.generator,
+            }
+            if classes >= LEAST_CLASSES_TARGETED:
+                return apgd_targeted(self.subject.model, images, labels, classes=classes, **settings)
+            restarts = self.effort.restarts
+            return apgd(self.subject.model, images, labels, objective=margin, restarts=restarts, **settings)
+
+    def black_box(self, epsilon: float | None = None) -> Attack:
         """Square, on what is scored."""
-        with self.subject.plain():
-            return square(
-                self.subject.predict,
-                images,
-                labels,
-                epsilon=self.epsilon,
-                queries=self.effort.queries,
-                draws=self.effort.query_draws if self.subject.random else 1,
-                expand=False,
-                generator=self.generator,
-            )
+
+        def attack(images: Tensor, labels: Tensor) -> Tensor:
+            with self.subject.plain():
+                return square(
+                    self.subject.predict,
+                    images,
+                    labels,
+                    epsilon=epsilon or self.epsilon,
+                    queries=self.effort.queries,
+                    draws=self.effort.query_draws if self.subject.random else 1,
+                    expand=False,
+                    generator=self.generator,
+                )
+
+        return attack
 
     def chance(self, images: Tensor, labels: Tensor) -> Tensor:
         """The worst of random points of the ball and of its corners, by the margin of one draw."""

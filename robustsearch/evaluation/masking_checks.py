@@ -22,7 +22,8 @@ STANDARD_ERRORS = 2.0
 ALONE = 16
 """Images that are predicted one at a time."""
 
-OVERSTATED = "ordinary PGD overstates the strongest attacks by less than 0.05 where nothing is masked"
+OVERSTATED, MOST_OVERSTATED = "ordinary PGD overstates the strongest attacks by less than 0.08", 0.08
+"""Published for adversarially trained networks of CIFAR-10: 3 to 6 points from PGD-20 to AutoAttack; on digits 5.8."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,14 @@ class Examination:
         )
         examined = worst(by_entropy, by_margin)
         robust, checks = worst(examined, naive), []
-        for name, tolerance, attacks, reason in self.alternatives(transfer, others):
+        for name, tolerance, guided, attacks, reason in self.alternatives(transfer, others):
             found = self.add(examined, *attacks)
-            checks.append(_drop(name, examined, found, tolerance, reason))
+            check = _drop(name, examined, found, tolerance, reason)
+            if not check.passed and not guided:
+                harder = self.add(examined, self.attacks.targeted, where=found.chosen_by < examined.chosen_by)
+                found = worst(harder, found)
+                check = _drop(name, harder, found, tolerance, reason)
+            checks.append(check)
             robust = worst(robust, found)
         checks += [
             self.objectives(by_entropy, by_margin),
@@ -100,6 +106,7 @@ class Examination:
             self.alone(examined),
             self.gap(naive, robust),
             *self.claim(claimed, robust),
+            *self.one_draw(naive, by_entropy),
             *self.cosine(),
         ]
         return Verdict(
@@ -110,37 +117,54 @@ class Examination:
             checks=tuple(checks),
         )
 
-    def add(self, found: Found, *attacks: Attack) -> Found:
-        """The worst of `found` and of these attacks on the images that it left."""
+    def add(self, found: Found, *attacks: Attack, where: Tensor | None = None) -> Found:
+        """The worst of `found` and of these attacks on the images that it left, within the mask `where` `[N]`."""
         for attack in attacks:
-            found = add(self.subject, found, attack, self.images, self.labels)
+            found = add(self.subject, found, attack, self.images, self.labels, where=where)
         return found
 
     # Nothing does better
 
     def alternatives(
         self, transfer: Classifier | None, others: Mapping[str, Surrogate]
-    ) -> Iterator[tuple[str, float, list[Attack], str]]:
-        """Attacks that must break hardly any image which the examined one left: name, tolerance, attacks, reason."""
+    ) -> Iterator[tuple[str, float, bool, list[Attack], str]]:
+        """Attacks that must break hardly any image which the examined one left.
+
+        Name, tolerance, whether the examined gradient guides them, attacks, reason. What breaks images without that
+        gradient proves no masking where it shows a more thorough attack the way to them (`Attacks.targeted`).
+        """
         make, effort = self.attacks, self.attacks.effort
         longer = make.white_box(margin, steps=effort.long_steps, draws=make.few_draws)
         again = [make.white_box(margin, draws=make.few_draws)] * effort.restarts
-        yield "one step", 0.02, [make.one_step], "many small steps contain the one large step"
-        yield "random noise", 0.02, [make.chance], "a gradient must show a better way than chance"
-        yield "square", 0.02, [make.black_box], "a gradient must show a better way than a search without one"
-        yield "more steps", 0.03, [longer], "an attack that has converged gains nothing from more steps"
-        yield "adaptive steps", 0.03, [make.auto_pgd], "an attack that has converged gains nothing from finer steps"
-        yield "more restarts", 0.03, again, "a smooth loss is climbed from any start"
+        yield "one step", 0.02, True, [make.one_step], "many small steps contain the one large step"
+        yield "random noise", 0.02, False, [make.chance], "a gradient must show a better way than chance"
+        yield "square", 0.02, False, [make.black_box()], "a gradient must show a better way than a search without one"
+        yield "more steps", 0.03, True, [longer], "an attack that has converged gains nothing from more steps"
+        yield (
+            "adaptive steps",
+            0.03,
+            True,
+            [make.auto_pgd],
+            "an attack that has converged gains nothing from finer steps",
+        )
+        yield "more restarts", 0.03, True, again, "a smooth loss is climbed from any start"
         if self.subject.random_attacked:
             more = make.white_box(margin, steps=effort.short_steps, draws=effort.more_draws)
-            yield "more draws", 0.03, [more], "where enough draws are averaged, more of them find no more"
+            yield "more draws", 0.03, True, [more], "where enough draws are averaged, more of them find no more"
         if self.subject.has_surrogate:
-            yield "plain gradient", 0.02, [make.naive()], "a surrogate must be a better guide than what it replaces"
+            yield (
+                "plain gradient",
+                0.02,
+                False,
+                [make.naive()],
+                "a surrogate must be a better guide than what it replaces",
+            )
         if transfer is not None:
-            yield "transfer", 0.02, [make.transfer(transfer)], "another network's gradient must not know the way better"
+            attack = make.transfer(transfer)
+            yield "transfer", 0.02, False, [attack], "another network's gradient must not know the way better"
         for name, other in others.items():
             attacks = make.through(partial(self.subject.through, other))
-            yield f"through {name}", 0.02, attacks, "a smooth stand-in must not know the way better"
+            yield f"through {name}", 0.02, False, attacks, "a smooth stand-in must not know the way better"
 
     def objectives(self, by_entropy: Found, by_margin: Found) -> Check:
         """Cross-entropy against margin."""
@@ -213,14 +237,20 @@ class Examination:
         if self.subject.has_surrogate:
             value = naive.accuracy - robust.accuracy
             return Check(name, value, None, True, "reported: the score comes through the surrogate")
-        return _drop(name, naive, robust, 0.05, OVERSTATED)
+        return _drop(name, naive, robust, MOST_OVERSTATED, OVERSTATED)
+
+    def one_draw(self, naive: Found, by_entropy: Found) -> list[Check]:
+        """Two attacks on the cross-entropy, of one draw and of many, for random models without a surrogate."""
+        if not self.subject.random_plain or self.subject.has_surrogate:
+            return []
+        return [_drop("one draw", naive, by_entropy, 0.03, "one draw must show the way that the mean of many shows")]
 
     def claim(self, claimed: float | None, robust: Found) -> list[Check]:
         """A score from elsewhere, taken as that of as many other images."""
         if claimed is None:
             return []
         variance = (claimed * (1 - claimed) + robust.accuracy * (1 - robust.accuracy)) / len(self.images)
-        limit = max(0.05, STANDARD_ERRORS * math.sqrt(variance))
+        limit = max(MOST_OVERSTATED, STANDARD_ERRORS * math.sqrt(variance))
         return [_at_most("claimed minus robust", claimed - robust.accuracy, limit, OVERSTATED)]
 
 

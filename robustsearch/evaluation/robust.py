@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacks.apgd import apgd
-from ..attacks.carlini_wagner import cw
+from ..attacks.apgd import apgd, apgd_targeted
+from ..attacks.carlini_wagner import cw, cw_search
 from ..attacks.gradient import crafting
 from ..attacks.named import fgsm, pgd
-from ..attacks.objectives import cross_entropy, dlr, margin
+from ..attacks.objectives import LEAST_CLASSES_DLR, LEAST_CLASSES_TARGETED, cross_entropy, dlr, margin
 from ..attacks.square import square
 from ..models.build import Network
-from ..models.stochastic import expandable, is_random, mean_network, surrogate
+from ..models.stochastic import expandable, is_hard, is_random, mean_network, straight_through, surrogate
 from ..recipe import Norm
 from ..seeds import derive
 from .intervals import wilson
@@ -35,6 +35,7 @@ THROUGH: dict[str, Callable[[Network], AbstractContextManager[object]]] = {
     "surrogate": surrogate,
     "mean": mean_network,
     "network": nullcontext,
+    "straight": straight_through,
 }
 
 
@@ -61,6 +62,21 @@ def correctness(network: Network, images: Tensor, labels: Tensor, *, draws: int,
     return torch.stack(hits).double().mean(0)
 
 
+def applies(adversary: Adversary, network: Network) -> bool:
+    """Whether an attack means anything for this network: a logit ratio needs its classes, some attacks hard gates."""
+    if adversary.hard_only and not is_hard(network):
+        return False
+    least = {"dlr": LEAST_CLASSES_DLR}.get(adversary.objective, 2)
+    if adversary.method == "apgd_targeted":
+        least = LEAST_CLASSES_TARGETED
+    return class_count(network) >= least
+
+
+def class_count(network: Network) -> int:
+    """Classes that a network tells apart."""
+    return network.body.linear.out_features
+
+
 def craft(
     adversary: Adversary,
     network: Network,
@@ -75,7 +91,8 @@ def craft(
     # A black box sees predictions only, so it asks the network itself.
     through = "network" if adversary.method == "square" else adversary.through
     with crafting(network), THROUGH[through](network):
-        draws, expand = (gradient_draws if is_random(network) else 1), expandable(network)
+        draws = adversary.draws or gradient_draws if is_random(network) else 1
+        expand = expandable(network)
         objective, norm, steps = OBJECTIVES[adversary.objective], adversary.norm, adversary.steps
         match adversary.method:
             case "fgsm":
@@ -107,6 +124,32 @@ def craft(
                     draws=draws,
                     expand=expand,
                     generator=generator,
+                )
+            case "apgd_targeted":
+                return apgd_targeted(
+                    network,
+                    images,
+                    labels,
+                    classes=class_count(network),
+                    epsilon=epsilon,
+                    norm=norm,
+                    steps=steps,
+                    draws=draws,
+                    expand=expand,
+                    generator=generator,
+                )
+            case "cw" if adversary.searches > 1:
+                return cw_search(
+                    network,
+                    images,
+                    labels,
+                    searches=adversary.searches,
+                    c_start=adversary.c,
+                    kappa=adversary.kappa,
+                    steps=steps,
+                    lr=adversary.lr,
+                    draws=draws,
+                    expand=expand,
                 )
             case "cw":
                 return cw(
@@ -154,6 +197,8 @@ def attacked(
     natural = score(images, labels)
     found = Correctness({"natural": natural}, dict.fromkeys(radii, natural), torch.full_like(natural, torch.nan))
     for adversary in protocol.adversaries:
+        if not applies(adversary, network):
+            continue
         worst = found.worst[adversary.norm]
         alive = (worst > 0 if protocol.drop_broken else torch.ones_like(worst, dtype=torch.bool)).nonzero().squeeze(1)
         found.attacked, found.offered = found.attacked + len(alive), found.offered + len(images)

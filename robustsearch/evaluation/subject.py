@@ -137,12 +137,16 @@ def unattacked(subject: Subject, images: Tensor, labels: Tensor) -> Found:
     return Found(images, right, subject.score(images, labels) if subject.random else right)
 
 
-def add(subject: Subject, found: Found, attack: Attack, images: Tensor, labels: Tensor) -> Found:
+def add(
+    subject: Subject, found: Found, attack: Attack, images: Tensor, labels: Tensor, *, where: Tensor | None = None
+) -> Found:
     """`found`, with the attack's result wherever that is right less often.
 
-    Images that are always wrong already are not attacked again.
+    Images that are always wrong already are not attacked again, nor those outside the mask `where` `[N]`.
     """
     alive = found.chosen_by > 0
+    if where is not None:
+        alive = alive & where
     if not alive.any():
         return found
     originals, truth = torch.split(images[alive], BATCH), torch.split(labels[alive], BATCH)

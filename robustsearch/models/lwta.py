@@ -8,6 +8,7 @@ over the units of each block and no other non-linearity. With q = softmax(h) ove
     gate `noisy`      one winner, argmax(h + s G)                      s = 1 is `sample`, large s uniform
     gate `argmax`     one winner, argmax(h)                            s = 0
     gate `mean`       xi = q; also the surrogate of every other gate
+    straight-through  xi of the gate, with the gradient of q: for attacks on hard gates
 
 So each gate is one rule: the scale s of the noise, and a temperature or one winner. For two units only the
 difference of their logits counts, and a difference of two Gumbels is one logistic draw: half the work, the
@@ -73,6 +74,11 @@ def _per_pixel(kl: Tensor) -> Tensor:
     return kl.mean() * kl.shape[1]
 
 
+def _with_gradient_of(smooth: Tensor, value: Tensor) -> Tensor:
+    """`value`, with the gradient of `smooth` added to its own."""
+    return value + (smooth - smooth.detach())
+
+
 def check_gate(gate: GateMode, gate_noise: float | None) -> None:
     """Raise ValueError unless a noise scale >= 0 is given for gate `noisy` and for no other."""
     if (gate == "noisy") != (gate_noise is not None):
@@ -111,8 +117,13 @@ class LWTA(Stochastic):
         self._kl = None
 
     @property
+    def hard(self) -> bool:
+        """Whether evaluation has winners: for every gate but `mean`."""
+        return self.gate != "mean"
+
+    @property
     def random(self) -> bool:
-        """Whether evaluation draws winners: in mode `random`, for `sample` and for `noisy` with s > 0."""
+        """Whether evaluation draws winners: for `sample` and for `noisy` with s > 0, but for smooth modes."""
         scale, _ = self._rule(training=False)
         return scale > 0
 
@@ -124,9 +135,13 @@ class LWTA(Stochastic):
             first, second = blocks.unbind(dim=2)
             margin = first - second
             share = pair_gate(margin, scale=scale, temperature=temperature, noise=self.noise)
+            if self.mode == "straight":
+                share = _with_gradient_of(torch.sigmoid(margin), share)
             xi = torch.stack((share, 1 - share), dim=2)
         else:
             xi = gate(blocks, scale=scale, temperature=temperature, noise=self.noise)
+            if self.mode == "straight":
+                xi = _with_gradient_of(torch.softmax(blocks, dim=2), xi)
         if self.training:
             self._kl = {"gate": pair_gate_kl(margin) if self.units == 2 else gate_kl(blocks)}
         if self.ibp is not None:
@@ -135,7 +150,7 @@ class LWTA(Stochastic):
 
     def _rule(self, training: bool) -> tuple[float, float | None]:
         """Noise scale s and temperature of the gate now; temperature None is one winner."""
-        if self.mode != "random":
+        if self.mode in ("surrogate", "mean"):
             return 0.0, 1.0
         if training:
             return 1.0, self.temperature

@@ -3,6 +3,8 @@
 Noise                        generators of one network, apart from torch's global one
 Stochastic                   base of every layer that draws
 surrogate, mean_network      contexts: the network that an adaptive attack differentiates; the noise-free one
+straight_through             context: the network itself, with the surrogate's gradient
+is_hard                      whether a gradient misses what the network chooses between
 is_random, expandable        what K draws of a network need: one pass, a repeated batch, or K passes
 repeat_batch, average_draws  K draws as one batch, and their mean in probability space
 """
@@ -20,8 +22,8 @@ from torch import Tensor, nn
 Scope = Literal["sample", "forward"]
 """What one draw covers: one image of the batch, or one forward pass."""
 
-Mode = Literal["random", "surrogate", "mean"]
-"""The network itself; its smooth stand-in for gradients; the network without noise."""
+Mode = Literal["random", "surrogate", "straight", "mean"]
+"""The network itself; its smooth stand-in for gradients; itself, with the stand-in's gradient; itself without noise."""
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
@@ -93,7 +95,7 @@ class Stochastic(nn.Module):
     Attributes:
         noise: The network's source of randomness, shared by its layers.
         scope: What one draw of the layer covers at inference.
-        mode: How the layer behaves now; set by `surrogate` and `mean_network`.
+        mode: How the layer behaves now; set by `surrogate`, `straight_through` and `mean_network`.
     """
 
     noise: Noise
@@ -105,6 +107,11 @@ class Stochastic(nn.Module):
     def random(self) -> bool:
         """Whether two evaluation passes of this layer can differ in its present mode."""
         raise NotImplementedError
+
+    @property
+    def hard(self) -> bool:
+        """Whether the layer, by itself, chooses at evaluation, in steps that a gradient does not see; most do not."""
+        return False
 
     def kl(self) -> Mapping[str, Tensor]:
         """KL terms of the last forward pass in training mode, scalars in nats; most layers have none.
@@ -148,9 +155,23 @@ def surrogate(network: nn.Module) -> AbstractContextManager[None]:
     return _mode(network, "surrogate")
 
 
+def straight_through(network: nn.Module) -> AbstractContextManager[None]:
+    """Context in which the network predicts as it does by itself, with the gradient of its surrogate beside its own.
+
+    Hard gates are stepped over by the gradient of the mean gate (Bengio et al. 2013, 1308.3432, section 2). The rest
+    behaves as by itself.
+    """
+    return _mode(network, "straight")
+
+
 def mean_network(network: nn.Module) -> AbstractContextManager[None]:
     """Context in which nothing is random: mean gates, and parametric and input noise off."""
     return _mode(network, "mean")
+
+
+def is_hard(network: nn.Module) -> bool:
+    """Whether the network by itself makes choices that a gradient does not see."""
+    return any(layer.hard for layer in stochastic_layers(network))
 
 
 def is_random(network: nn.Module) -> bool:

@@ -114,6 +114,15 @@ def test_pixels_at_zero_and_one_can_move(dtype: torch.dtype) -> None:
     assert ((adversarial - images).abs() > 0.05).sum() >= 2
 
 
+def test_each_search_starts_w_and_adam_afresh() -> None:
+    """The first c is too small for any success, so that the second search alone must give what is found."""
+    options: dict[str, Any] = {"steps": 40, "lr": 0.02}
+    assert torch.equal(cw(linear, IMAGES, LABELS, c=0.003, **options), IMAGES)
+    alone = cw(linear, IMAGES, LABELS, c=0.03, **options)
+    assert not torch.equal(alone, IMAGES)
+    assert torch.equal(cw_search(linear, IMAGES, LABELS, c_start=0.003, searches=2, **options), alone)
+
+
 def test_an_image_alone_fares_as_in_a_batch(digits: Any) -> None:
     """The images need different c: some break at the first, others only after it has grown."""
     model = copy.deepcopy(digits.model).double()

@@ -79,6 +79,24 @@ def test_expanding_and_looping_have_one_law() -> None:
     assert ks_2samp(single, samples[0]).pvalue < 1e-3, "three draws must differ in law from one"
 
 
+def test_signs_agree_with_the_mean_gradient_s_as_often_as_the_normal_law_says() -> None:
+    """Slopes g + s N(0, 1): K draws have the sign of g with probability Phi(sqrt(K) |g| / s); 20,000 pixels each."""
+    g, generator = torch.tensor([0.4, -0.2], dtype=torch.float64), torch.Generator().manual_seed(0)
+
+    def noisy(images: Tensor) -> Tensor:
+        slopes = g + torch.randn((len(images), 2), generator=generator, dtype=torch.float64)
+        logit = (images.flatten(1) * slopes).sum(1)
+        return torch.stack([torch.zeros_like(logit), logit], 1)
+
+    images = torch.full((10_000, 1, 1, 2), 0.5, dtype=torch.float64)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    for draws in (1, 4, 8, 20):
+        gradient, _ = input_gradient(noisy, images, labels, margin, draws=draws)
+        agreement = float((gradient.flatten(1).sign() == g.sign()).double().mean())
+        expected = float(torch.special.ndtr(draws**0.5 * g.abs()).mean())
+        assert agreement == pytest.approx(expected, abs=0.012)  # four standard errors
+
+
 def test_a_draw_that_a_pass_shares_is_averaged_by_the_loop_only() -> None:
     images, labels = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64), torch.tensor([0])
 
