@@ -1,30 +1,38 @@
-"""The last word on a trained network: the full protocol and the masking checks, at any rung of a finished trial."""
+"""The last word on a trained network: attacks, masking checks, latency or certificates, at any rung of a trial."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from torch import Tensor
 
 from .data import Dataset
 from .errors import RunError
+from .evaluation.certify import ALPHA, N0, certified_columns, certify
 from .evaluation.masking import masking_checks
 from .evaluation.masking_attacks import Effort
 from .evaluation.protocols import Protocol
 from .evaluation.robust import evaluate
-from .latency import device_name
+from .latency import device_name, measure
 from .models.build import Network, build_network
+from .models.deploy import deploy
 from .models.stochastic import surrogate
+from .quiet import Quiet
 from .recipe import Recipe
 from .seeds import derive
 from .trial import Row, sample
 
 EFFORT = Effort(steps=40, long_steps=100, restarts=2, queries=300)
 """What the masking checks of a network of 34 layers may cost."""
+
+CERTIFY = "certify"
+"""What a certification writes in place of a protocol's name."""
 
 
 def load_network(path: Path, dataset: Dataset, device: torch.device | None = None) -> tuple[Network, Recipe]:
@@ -56,6 +64,7 @@ def examine(
     split: str,
     images: int | None = None,
     checks: bool = True,
+    timed: bool = False,
     transfer: Network | None = None,
     seed: int = 0,
 ) -> Row:
@@ -63,20 +72,19 @@ def examine(
 
     Args:
         network: in evaluation mode.
-        recipe: the network's own.
+        recipe: the network's own, with the gate and the draws that it has now.
         dataset: what it was trained on.
         protocol: what to measure.
         split: `validation` or `test`.
         images: at most so many; None is the protocol's number.
         checks: run the masking checks, on the same images.
+        timed: measure the latency of its deployed prediction too, alone on the device.
         transfer: a plainly trained network, whose adversarial examples are one of the checks.
         seed: of the attacks and of the network's draws.
     """
     start = time.perf_counter()
     device = next(network.parameters()).device
-    pictures, labels = sample(
-        {"validation": dataset.validation, "test": dataset.test}[split], images or protocol.images, device
-    )
+    pictures, labels = _pictures(dataset, split, images or protocol.images, device)
     network.noise.seed(derive(seed, "examination"))
     row: Row = evaluate(
         network,
@@ -104,10 +112,54 @@ def examine(
         )
         row |= {"masked": verdict.masked, "checks": json.dumps([asdict(check) for check in verdict.checks])}
         row["checks_s"] = time.perf_counter() - start - row["eval_s"]
-    return row | {
-        "dataset": dataset.name,
-        "split": split,
-        "protocol": protocol.name,
-        "seed": seed,
-        "device": device_name(device),
-    }
+    if timed:
+        quiet, start = Quiet(str(device).replace(":", "-")), time.perf_counter()
+        deployed = deploy(network, recipe.draws)
+        with quiet.alone():
+            row |= measure(deployed, dataset.shape, device).row()
+        quiet.close()
+        row["latency_s"] = time.perf_counter() - start
+    return row | {"protocol": protocol.name} | _where(dataset, split, seed, device)
+
+
+def examine_certified(
+    network: Network,
+    dataset: Dataset,
+    *,
+    split: str,
+    images: int,
+    n: int,
+    progress: Callable[[float], object] = lambda share: None,
+    seed: int = 0,
+) -> Row:
+    """Certified accuracy and radii of a network with smoothing (`evaluation.certify`), as columns of an evaluation.
+
+    Args:
+        network: as for `examine`; its number of draws does not count, since a vote is one pass.
+        dataset: what it was trained on.
+        split: `validation` or `test`.
+        images: at most so many.
+        n: votes that bound the probability of a class, at least 1.
+        progress: called with the share done.
+        seed: of the network's draws.
+
+    Raises:
+        UserError: the network has no smoothing at inference.
+    """
+    start = time.perf_counter()
+    device = next(network.parameters()).device
+    pictures, labels = _pictures(dataset, split, images, device)
+    network.noise.seed(derive(seed, "certificate"))
+    certificate = certify(network, pictures, n=n, progress=progress)
+    row: Row = {**certified_columns(certificate, labels, epsilon_l2=dataset.epsilon_l2)}
+    row |= {"certified_n0": N0, "certified_n": n, "certified_alpha": ALPHA, "n": len(labels)}
+    row |= {"epsilon_l2": dataset.epsilon_l2, "eval_s": time.perf_counter() - start, "protocol": CERTIFY}
+    return row | _where(dataset, split, seed, device)
+
+
+def _pictures(dataset: Dataset, split: str, images: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return sample({"validation": dataset.validation, "test": dataset.test}[split], images, device)
+
+
+def _where(dataset: Dataset, split: str, seed: int, device: torch.device) -> Row:
+    return {"dataset": dataset.name, "split": split, "seed": seed, "device": device_name(device)}

@@ -24,7 +24,7 @@ from .recipe import Recipe, field_docs
 SCHEMA_VERSION = 1
 
 State = Literal["running", "completed", "stopped", "diverged", "crashed"]
-"""State of a trial: still running; all epochs done; stopped by the scheduler; not finite; an exception."""
+"""State of a trial: still running; all epochs done; stopped, by the scheduler or itself; not finite; an exception."""
 FAILED: tuple[State, ...] = ("diverged", "crashed")
 
 
@@ -39,7 +39,7 @@ def _accuracy(name: str, what: str) -> dict[str, tuple[pa.DataType, str]]:
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "run": (pa.string(), "name of the run"),
     "trial": (pa.string(), "name of the trial within the run; `baseline` is the undefended network"),
-    "role": (pa.string(), "`search` (chosen by the sampler) or `baseline`"),
+    "role": (pa.string(), "`search` (chosen by the sampler), `repeat` (its recipe with another seed) or `baseline`"),
     "epoch": (pa.int32(), "epochs trained when this row was measured"),
     "state": (pa.string(), f"state of the trial: {', '.join(get_args(State))}"),
     "reason": (pa.string(), "why the trial failed or was stopped"),
@@ -59,11 +59,20 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
         "transfer", "accuracy under Auto-PGD on the mean network and all l_inf attacks before it (`full` only)"
     ),
     **_accuracy(
-        "naive", "accuracy under PGD through the network's own draws and all l_inf attacks before it (`full` only)"
+        "naive", "accuracy under Auto-PGD on the network's own gradient (in `full`: and all l_inf attacks before it)"
     ),
+    **_accuracy("straight", "the same with hard gates straight-through; null where no gate is hard"),
+    **_accuracy("apgd_targeted", "accuracy under targeted Auto-PGD and all l_inf attacks before it (`full` only)"),
     **_accuracy("square", "accuracy under Square (black box) and all l_inf attacks before it (`full` only)"),
-    **_accuracy("pgd_l2", "accuracy under PGD, l_2 (`full` only)"),
+    **_accuracy("pgd_l2", "accuracy under PGD, l_2, and all l_2 attacks before it (`full` only)"),
     **_accuracy("apgd_l2", "accuracy under Auto-PGD, l_2, and all l_2 attacks before it (`full` only)"),
+    **_accuracy("certified", "share of images certified right within `epsilon_l2` (protocol `certify` only)"),
+    "certified_radius": (pa.float64(), "mean certified l_2 radius, pixel units; an image wrong or abstained on has 0"),
+    "certified_abstained": (pa.float64(), "share of images without a certificate, in [0, 1]"),
+    "certified_radii": (pa.string(), "certified l_2 radius of each image as JSON, pixel units; 0 as above"),
+    "certified_n0": (pa.int32(), "votes that chose the class of an image"),
+    "certified_n": (pa.int32(), "votes that bounded its probability"),
+    "certified_alpha": (pa.float64(), "probability with which one radius may be wrong"),
     "masked": (pa.bool_(), "a masking check failed; null where none was run"),
     "checks": (pa.string(), "the masking checks as JSON: name, value, threshold, passed, reason"),
     "n": (pa.int32(), "images behind each accuracy"),
@@ -73,6 +82,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "latency_p50": (pa.float64(), "median time of one deployed prediction at batch 1, ms"),
     "latency_p95": (pa.float64(), "95th percentile of the same, ms"),
     "throughput": (pa.float64(), "deployed predictions at batch 128, images/s"),
+    "feasible": (pa.bool_(), "within the run's limit on latency p50; null where not timed"),
     "engine": (pa.string(), "engine that ran the timed predictions"),
     "threads": (pa.int32(), "threads of the timed predictions"),
     "macs": (pa.int64(), "multiply-accumulates of one deployed prediction with all its draws"),
@@ -88,6 +98,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "epsilon": (pa.float64(), "l_inf radius of the evaluation, pixel units of [0, 1]"),
     "epsilon_l2": (pa.float64(), "l_2 budget of the evaluation, pixel units of [0, 1]"),
     "protocol": (pa.string(), "name of the evaluation protocol"),
+    "variant": (pa.string(), "gate and draws of an evaluation where they are not the trial's own; else null"),
     "device": (pa.string(), "name of the processor that trained and was timed"),
     "versions": (pa.string(), "versions of Python, robustsearch, torch, ray and optuna"),
     "time": (pa.timestamp("ms", tz="UTC"), "when the row was written"),
@@ -137,22 +148,26 @@ def write_trial(folder: Path, trial: str, rows: Iterable[Mapping[str, Any]]) -> 
 
 
 def write_evaluation(folder: Path, row: Mapping[str, Any]) -> Path:
-    """Write what an examination of one network found, in place of one of the same trial, epoch, protocol and split."""
+    """Write what an examination of one network found, in place of one of the same name (`evaluation_name`)."""
     table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names}], schema=SCHEMA)
-    return _write(folder, evaluation_name(row["trial"], row["epoch"], row["protocol"], row["split"]), table)
+    name = evaluation_name(row["trial"], row["epoch"], row["protocol"], row["split"], row.get("variant"))
+    return _write(folder, name, table)
 
 
-def evaluation_name(trial: str, epoch: int, protocol: str, split: str) -> str:
+def evaluation_name(trial: str, epoch: int, protocol: str, split: str, variant: str | None = None) -> str:
     """Name of an evaluation's file, without its ending."""
-    return f"{trial}-{epoch:04d}-{protocol}-{split}"
+    return f"{trial}-{epoch:04d}-{protocol}-{split}" + (f"-{variant}" if variant else "")
 
 
 def with_verdicts(table: pa.Table, evaluations: pa.Table) -> pa.Table:
-    """The rows of `results/`, `masked` where they or any evaluation of the same trial and epoch say so."""
+    """The rows of `results/`, `masked` where they or any evaluation of the same trial and epoch say so.
+
+    An evaluation of a variant speaks for itself alone: its gate is not the trial's.
+    """
     verdicts: dict[tuple[str, int], bool] = {}
     for source in (table, evaluations):
-        for row in source.select(["trial", "epoch", "masked"]).to_pylist():
-            if row["masked"] is not None:
+        for row in source.select(["trial", "epoch", "masked", "variant"]).to_pylist():
+            if row["masked"] is not None and row["variant"] is None:
                 key = row["trial"], row["epoch"]
                 verdicts[key] = verdicts.get(key, False) or row["masked"]
     keys = zip(table["trial"].to_pylist(), table["epoch"].to_pylist(), strict=True)

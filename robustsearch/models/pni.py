@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .stochastic import Noise, Scope, Stochastic
+from .stochastic import Noise, Scope, Stochastic, at_least_float32
 
 Where = Literal["weights", "inputs", "activations"]
 Granularity = Literal["layer", "channel", "element"]
@@ -63,8 +63,8 @@ class PNILayer(Stochastic):
         """`tensor` with noise, where `where` is the layer's place for it; else `tensor` itself."""
         if where != self.where or self.mode == "mean":
             return tensor
-        sigma = tensor.detach().std() if self.sigma is None else self.sigma
-        return tensor + (self.alpha * sigma) * self.noise.normal(tensor.shape, tensor)
+        sigma = tensor.detach().to(at_least_float32(tensor.dtype)).std() if self.sigma is None else self.sigma
+        return (tensor + (self.alpha * sigma) * self.noise.normal(tensor.shape, tensor)).to(tensor.dtype)
 
 
 class PNIConv2d(PNILayer, nn.Conv2d):

@@ -27,7 +27,7 @@ class GaussianNoise(Stochastic):
         """Noisy images; the images themselves where the noise is off."""
         if self.mode == "mean" or not (self.training or self.at_inference):
             return images
-        return images + self.sigma * self.noise.normal(images.shape, images)
+        return (images + self.sigma * self.noise.normal(images.shape, images)).to(images.dtype)
 
     def extra_repr(self) -> str:
         """Sigma, and whether it holds at inference."""

@@ -50,7 +50,7 @@ def small(fields: dict[str, Any]) -> Recipe:
 
 
 def build(recipe: Recipe, seed: int = 0) -> Network:
-    """A network for RGB images of 8x8, whose batch norms have statistics and weights as after some training."""
+    """A network for RGB images of 8x8, whose batch norms and branches have weights as after some training."""
     network = build_network(recipe, shape=(3, 8, 8), classes=10, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for bn in network.modules():
@@ -59,6 +59,9 @@ def build(recipe: Recipe, seed: int = 0) -> Network:
                 tensor.normal_(0, 0.3, generator=generator)
             for tensor in (bn.running_var, bn.weight.data):
                 tensor.uniform_(0.7, 1.5, generator=generator)
+    for block in network.body.blocks:
+        if not block.conv2.weight.any():  # as with LWTA
+            nn.init.kaiming_normal_(block.conv2.weight, mode="fan_out", generator=generator)
     return network
 
 

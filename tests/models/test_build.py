@@ -12,6 +12,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from robustsearch.data import Dataset, to_tensor
 from robustsearch.models.build import Network, build_network
 from robustsearch.models.lwta import LWTA
 from robustsearch.models.stochastic import surrogate
@@ -129,7 +130,7 @@ def test_a_checkpoint_restores_network_and_noise(recipe: Recipe, make: Make, ima
 def test_parameter_groups(recipe: Recipe, make: Make) -> None:
     """Decay on kernels and the classifier's weight, known by their names; every parameter is in one group once."""
     network = make(recipe)
-    groups = network.parameter_groups(0.01)
+    groups = [*network.parameter_groups(0.01), {"params": network.block_logits(), "weight_decay": 0.0}]
     chosen = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(chosen) == len(list(network.parameters()))
     for name, parameter in network.named_parameters():
@@ -202,3 +203,47 @@ def test_blocks_kept(make: Make) -> None:
     assert network.blocks_kept() == pytest.approx(1 - 35 / 120)
     assert make({"lwta": {}}).blocks_kept() is None
     assert make({}).blocks_kept() is None
+
+
+@pytest.mark.parametrize("units", [2, 4, 8])
+def test_gates_pass_one_part_of_signal_to_units_less_one_of_noise(units: int) -> None:
+    """Monte Carlo of `_start_without_branches`' count: equal chances, two draws of winners over the same features."""
+    rng = np.random.default_rng(0)
+    h = rng.standard_normal(4_000_000)
+    first, second = (h * (rng.integers(units, size=h.size) == 0) for _ in range(2))
+    signal = np.mean(first * second)  # draws are independent given h
+    assert signal == pytest.approx(1 / units**2, rel=0.05)
+    assert (np.mean(first**2) - signal) / signal == pytest.approx(units - 1, rel=0.05)
+
+
+@pytest.mark.parametrize(("units", "least"), [(2, 0.45), (4, 0.25)])
+@pytest.mark.parametrize("ibp", [None, {}])
+def test_features_of_a_new_deep_network_come_from_the_images(
+    units: int, least: float, ibp: dict | None, digits: Dataset
+) -> None:
+    """Correlation of the last block's features between two draws, WRN-34-1 in training: 1 is without noise.
+
+    With He's weights in every branch it is below 0.1; so the same network is measured with those, too.
+    """
+    recipe = Recipe.of({"lwta": {"units": units, "ibp": ibp}})
+    network = build_network(recipe, shape=(1, 8, 8), classes=10, mean=digits.mean, std=digits.std, seed=0)
+    images = to_tensor(digits.train.images, "cpu")
+    assert least < _correlation(network, images) < 1
+    generator = torch.Generator().manual_seed(0)
+    for block in network.body.blocks:
+        torch.nn.init.kaiming_normal_(block.conv2.weight, mode="fan_out", generator=generator)
+    assert _correlation(network, images) < 0.2
+
+
+@torch.no_grad()
+def _correlation(network: Network, images: Tensor) -> float:
+    body = network.body
+    stem = body.stem(network.normalise(images))
+    first, second = (body.bn(body.blocks(stem)).transpose(0, 1).flatten(1) for _ in range(2))
+    first, second = (draw - draw.mean(dim=1, keepdim=True) for draw in (first, second))
+    return float((first * second).sum() / (first.norm() * second.norm()))
+
+
+def test_relu_branches_keep_their_weights() -> None:
+    network = build_network(Recipe(), shape=(1, 8, 8), classes=10, mean=(0.5,), std=(0.3,), seed=0)
+    assert all(block.conv2.weight.any() for block in network.body.blocks)
