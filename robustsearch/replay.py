@@ -98,7 +98,7 @@ def _simulate(folder: RunFolder, settings: Settings, epsilon: float) -> int:
     from .search.tuner import make_scheduler, make_searcher
 
     rows = results.read(folder.results).to_pylist()
-    recorded = Recorded(rows, rungs(settings.epochs, settings.eta))
+    recorded = Recorded(rows, rungs(settings.epochs, settings.eta, settings.grace))
     base = min((row["latency_p50"] for row in rows if row["role"] == "baseline" and row["latency_p50"]), default=None)
     before = Ledger.of(read(folder.events_file)[0])
     spent = sum(entry.rows[-1][name] or 0.0 for entry in before.searched if entry.rows for name in TIMES)

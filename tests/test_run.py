@@ -40,6 +40,11 @@ def run(*arguments: str, cwd: Path, timeout: float = 110) -> subprocess.Complete
     return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
+def replay(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "robustsearch.replay", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A folder to work in, with a space of the user's own."""
@@ -109,6 +114,10 @@ def test_two_trials_of_the_main_job_end_to_end(tmp_path: Path) -> None:
         shown = board.Scalars("objective/robust")[-1].value
         assert shown == pytest.approx(float(frame.loc[frame["trial"] == trial, "robust"].iloc[0]))
         assert "_hparams_/session_start_info" in board.summary_metadata
+    board = EventAccumulator(str(folder / "trials" / "search")).Reload()
+    attained = [event.value for event in board.Scalars("search/hypervolume")]
+    assert attained == sorted(attained)
+    assert f"Attained {100 * attained[-1]:.1f}% robust accuracy" in done.stdout
     again = run("--space", "lwta", "--name", "e2e", cwd=tmp_path)
     assert again.returncode == 2
     assert "holds a run" in again.stderr
@@ -140,7 +149,12 @@ def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> N
     assert resumed.returncode == 0, resumed.stderr
     frame = pd.read_parquet(folder / "results")
     assert not frame.duplicated(["trial", "epoch"]).any()
-    assert sorted(frame["trial"].unique()) == ["0000", "0001", "0002", "0003", "0004", "baseline"]
+    trials = set(frame["trial"])
+    assert {name for name in trials if "-s" not in name} == {"0000", "0001", "0002", "0003", "0004", "baseline"}
+    repeats = frame.loc[frame["role"] == "repeat"]
+    assert set(repeats["trial"]) == {name for name in trials if "-s" in name}
+    assert len(set(repeats["trial"])) <= 1  # a third of five
+    assert (repeats["seed"] == 1).all()
     assert set(frame["state"]) <= {"completed", "stopped"}
     assert frame.loc[frame["state"] == "completed"].groupby("trial")["epoch"].max().eq(8).all()
     after = {(row["trial"], row["epoch"]): row["robust"] for row in frame.to_dict("records")}
@@ -148,6 +162,12 @@ def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> N
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     asked = [event["trial"] for event in events if event["kind"] == "ask"]
     assert sorted(asked) == sorted(set(asked))
+    replayed = replay(str(folder), cwd=small)
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    assert "every one made again as logged" in replayed.stdout
+    other = replay(str(folder), "--sampler", "random", "--scheduler", "none", cwd=small)
+    assert other.returncode == 0, other.stderr
+    assert [line.split()[:2] for line in other.stdout.splitlines()[:2]] == [["as", "run"], ["simulated", "5"]]
     once_more = run("--resume", "--name", "killed", cwd=small)
     assert once_more.returncode == 0
     assert pd.read_parquet(folder / "results").equals(frame)

@@ -110,7 +110,9 @@ def pack(folder: Path, file: Path, dataset: Dataset) -> None:
         if row["robust"] is not None:
             row |= timed[structure]
     pq.write_table(table.from_pylist(rows, schema=results.SCHEMA), file, compression="zstd", compression_level=19)
-    print(f"{file}: {len({row['trial'] for row in rows})} recipes, {len(rows)} rows, {file.stat().st_size / 1e6:.2f} MB")
+    print(
+        f"{file}: {len({row['trial'] for row in rows})} recipes, {len(rows)} rows, {file.stat().st_size / 1e6:.2f} MB"
+    )
 
 
 def main() -> None:

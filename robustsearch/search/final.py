@@ -14,21 +14,21 @@ from .. import results
 from ..data import Dataset
 from ..evaluation.protocols import protocol
 from ..examine import examine, load_network
+from ..pareto import SAME_LATENCY
 from ..runfolder import RunFolder
 
 PROTOCOL = "full"
 SPLIT = "validation"
-TIE = 1.05
-"""Latencies this close are equal: the timing of one network repeats within a few per cent."""
 
 
 def distinct(front: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The members of a front that no more robust one equals in latency, within `TIE`."""
+    """The members of a front that no more robust one equals in latency."""
     return [
         row
         for row in front
         if not any(
-            other["robust"] > row["robust"] and other["latency_p50"] <= TIE * row["latency_p50"] for other in front
+            other["robust"] > row["robust"] and other["latency_p50"] <= SAME_LATENCY * row["latency_p50"]
+            for other in front
         )
     ]
 

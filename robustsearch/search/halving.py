@@ -18,14 +18,14 @@ import numpy as np
 
 from ..pareto import Points, above_floor, contributions, ranks
 
-LOWEST = 4
+GRACE = 4
 """Epochs before which networks of 34 layers have learnt too little to compare (digits: 10 to 25% robust after 3)."""
 
 
-def rungs(epochs: int, eta: int) -> tuple[int, ...]:
-    """Epochs at which trials are compared: `epochs`, `epochs / eta`, ..., at most four and none below `LOWEST`."""
+def rungs(epochs: int, eta: int, grace: int = GRACE) -> tuple[int, ...]:
+    """Epochs at which trials are compared: `epochs`, `epochs / eta`, ..., at most four and none below `grace`."""
     found = [epochs]
-    while len(found) < 4 and found[-1] // eta >= LOWEST:
+    while len(found) < 4 and found[-1] // eta >= grace:
         found.append(found[-1] // eta)
     return tuple(reversed(found))
 

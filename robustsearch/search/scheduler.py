@@ -9,7 +9,8 @@ import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
-from ..pareto import OBJECTIVES
+from ..membership import standard_error
+from ..pareto import OBJECTIVES, SAME_LATENCY
 from .halving import goes_on
 from .ledger import Entry, Ledger
 
@@ -21,18 +22,28 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """`eta` None never stops a trial; `changed(entry)` is called after each change of an entry."""
         super().__init__()
         self._ledger, self._eta, self._changed = ledger, eta, changed
+        self._rungs: dict[int, list[tuple[float, float]]] = {}  # by epoch: minus robust accuracy, latency
+        for event in ledger.log.of("report"):
+            if ledger.entries[str(event.trial)].role == "search":
+                self._record(event.data["row"])
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Record the rungs that a result brings, and decide."""
         name = trial.config["trial"]
         entry = self._ledger.entries[name]
-        new = [row for row in result["rows"] if self._ledger.report(name, row)]
-        if result["failed"]:
-            self._ledger.finish(name, result["failed"], result["reason"], result["epoch"])
+        goes_on = True
+        for row in result["rows"]:
+            if self._ledger.report(name, row) and entry.role == "search":
+                goes_on &= self._goes_on(row, self._record(row))
+        if result["ended"]:
+            self._ledger.finish(name, result["ended"], result["reason"], result["epoch"])
         elif result["epoch"] >= entry.recipe.training.epochs:
             self._ledger.finish(name, "completed", epoch=result["epoch"])
-        elif any(not self._goes_on(entry, row["epoch"]) for row in new):
-            self._ledger.finish(name, "stopped", f"not among the best 1/{self._eta} of its rung", result["epoch"])
+        elif not self._feasible(entry):
+            limit = self._ledger.max_latency
+            self._stop(name, f"slower than the limit of {limit:g} ms", result["epoch"])
+        elif not goes_on:
+            self._stop(name, f"not among the best 1/{self._eta} of its rung", result["epoch"])
         entry.trained = result["epoch"]
         self._changed(entry)
         return str(self.CONTINUE if entry.state == "running" else self.STOP)
@@ -41,16 +52,34 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """Nothing, as for the ledger: the event log is the state."""
         return {}
 
-    def _goes_on(self, entry: Entry, epoch: int) -> bool:
-        """Whether a trial is among the best at this rung; the baseline always is, and is not compared with."""
-        if self._eta is None or entry.role == "baseline":
+    def _stop(self, name: str, reason: str, epoch: int) -> None:
+        self._ledger.finish(name, "stopped", reason, epoch, by="scheduler")
+
+    def _feasible(self, entry: Entry) -> bool:
+        """Whether a trial of the search may still be within the limit on latency."""
+        return (
+            self._eta is None
+            or entry.role != "search"
+            or not entry.rows
+            or self._ledger.feasible(entry.rows[-1]) is not False
+        )
+
+    def _record(self, row: dict[str, Any]) -> int | None:
+        """Put a row among the records of its rung; returns its place there, None where it has no metrics."""
+        if any(row.get(name) is None for name in OBJECTIVES):
+            return None
+        records = self._rungs.setdefault(row["epoch"], [])
+        records.append((-row["robust"], row["latency_p50"]))
+        return len(records) - 1
+
+    def _goes_on(self, row: dict[str, Any], place: int | None) -> bool:
+        """Whether a trial of the search is among the best of this rung; the baseline and repeats are not compared."""
+        if self._eta is None:
             return True
-        points: list[list[float]] = []
-        index = -1
-        for other in self._ledger.searched():
-            for row in other.rows:
-                if row["epoch"] == epoch and all(row.get(name) is not None for name in OBJECTIVES):
-                    if other is entry:
-                        index = len(points)
-                    points.append([-row["robust"], row["latency_p50"]])
-        return goes_on(np.array(points), index, self._eta)
+        return place is not None and goes_on(
+            np.array(self._rungs[row["epoch"]]),
+            place,
+            self._eta,
+            error=standard_error(row["robust"], row.get("n")),
+            same=SAME_LATENCY,
+        )

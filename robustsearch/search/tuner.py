@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +16,18 @@ from typing import TYPE_CHECKING, Any
 from .. import data
 from ..errors import RunError, UserError
 from ..evaluation.protocols import protocol
+from ..pareto import SPAN
 from ..recipe import Mix, Recipe, Training
 from ..runfolder import RunFolder
+from .halving import GRACE, rungs
 
 if TYPE_CHECKING:
+    import optuna
     from rich.console import Console
 
+    from .ledger import Entry, Ledger
+    from .scheduler import RungScheduler
+    from .searcher import OptunaSearcher
     from .spaces import Sample, Space
 
 WORKER_ENVIRONMENT = {
@@ -57,7 +65,15 @@ class Settings:
     sampler: str = "auto"
     scheduler: str = "mo-asha"
     eta: int = 2
-    protocol: str = "standard"
+    grace: int = GRACE
+    """Epochs before which no trial is compared with others."""
+    repeats: int | None = None
+    """At most so many further seeds of front candidates; None: a third of the trials."""
+    max_latency: float | None = None
+    """p50 in ms above which a recipe is infeasible; None is no limit."""
+    warm_start: str | None = None
+    """Folder of an earlier run of the same space, whose trials the sampler starts from."""
+    protocol: str = "quick"
     cpus_per_trial: int = 1
     gpus_per_trial: float | None = None
     """None: a quarter of a GPU where the cluster has any, else none."""
@@ -66,13 +82,18 @@ class Settings:
     concurrency: int | None = None
     """None: as many as the cluster holds."""
 
+    @property
+    def most_repeats(self) -> int:
+        """Further seeds of front candidates, at most."""
+        return self.trials // 3 if self.repeats is None else self.repeats
+
     def check(self) -> None:
         """Find what can be found before anything is loaded.
 
         Raises:
             UserError: a value breaks its rule.
         """
-        for name in ("trials", "epochs", "cpus_per_trial"):
+        for name in ("trials", "epochs", "grace", "cpus_per_trial"):
             if getattr(self, name) < 1:
                 raise UserError(f"`{name}` must be at least 1, but got {getattr(self, name)}")
         if self.concurrency is not None and self.concurrency < 1:
@@ -85,11 +106,53 @@ class Settings:
             raise UserError(f"`final_images` must be at least 0, but got {self.final_images}")
         if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
             raise UserError(f"`gpus_per_trial` must be at least 0, but got {self.gpus_per_trial}")
+        if self.repeats is not None and self.repeats < 0:
+            raise UserError(f"`repeats` must be at least 0, but got {self.repeats}")
+        if self.max_latency is not None and not 0 < self.max_latency < math.inf:
+            raise UserError(f"`max_latency` must be above 0 ms, but got {self.max_latency:g}")
         if self.sampler not in SAMPLERS:
             raise UserError(f"the sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
         if self.scheduler not in SCHEDULERS:
             raise UserError(f"the scheduler must be one of {', '.join(SCHEDULERS)}, but got {self.scheduler!r}")
         protocol(self.protocol)
+
+
+def sampler_of(settings: Settings, samples: list[Sample]) -> str:
+    """The sampler that the settings name; `auto` follows the space."""
+    from .searcher import choose_sampler
+
+    return choose_sampler(samples) if settings.sampler == "auto" else settings.sampler
+
+
+def make_searcher(
+    settings: Settings, ledger: Ledger, study: optuna.Study, epsilon: float, *, baseline: bool = True
+) -> OptunaSearcher:
+    """The searcher of a run with these settings; `epsilon` is the l_inf radius of the evaluation."""
+    from . import spaces
+    from .searcher import OptunaSearcher
+
+    space = spaces.find(settings.space)
+    return OptunaSearcher(
+        space,
+        ledger,
+        study,
+        baseline=plain(settings.epochs) if baseline else None,
+        overrides={"training.epochs": settings.epochs},
+        epsilon=epsilon,
+        sampler=sampler_of(settings, space.sample(epsilon, settings.seed)),
+        trials=settings.trials,
+        repeats=settings.most_repeats,
+        seed=settings.seed,
+    )
+
+
+def make_scheduler(
+    settings: Settings, ledger: Ledger, changed: Callable[[Entry], object] = lambda entry: None
+) -> RungScheduler:
+    """The scheduler of a run with these settings; `changed` is called after each change of a trial."""
+    from .scheduler import RungScheduler
+
+    return RungScheduler(ledger, eta=settings.eta if settings.scheduler == "mo-asha" else None, changed=changed)
 
 
 def plain(epochs: int) -> Recipe:
@@ -111,6 +174,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     import ray
 
     from . import spaces
+    from .searcher import make_study, warm_start
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = spaces.find(settings.space)
@@ -128,6 +192,8 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
             )
     if not resume:
         folder.check_place()
+        if settings.warm_start:
+            warm_start(make_study(folder.name), RunFolder(Path(settings.warm_start)), samples)  # finds mistakes now
 
     environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(settings.cpus_per_trial)}
     os.environ.update(environment)  # a local cluster's workers inherit it
@@ -194,15 +260,14 @@ def _run(
 
     from ..trial import Plan
     from .console import Progress
-    from .halving import rungs
     from .ledger import Ledger
-    from .scheduler import RungScheduler
-    from .searcher import OptunaSearcher, choose_sampler
+    from .live import Attained, SearchBoard
+    from .searcher import open_study, warm_start
     from .worker import Worker
 
-    sampler = choose_sampler(samples) if settings.sampler == "auto" else settings.sampler
+    sampler = sampler_of(settings, samples)
     plan = Plan(
-        rungs=rungs(settings.epochs, settings.eta),
+        rungs=rungs(settings.epochs, settings.eta, settings.grace),
         protocol=protocol(settings.protocol),
         epsilon=dataset.epsilon,
         epsilon_l2=dataset.epsilon_l2,
@@ -215,30 +280,26 @@ def _run(
         f"epsilon {dataset.epsilon:.4g}.",
         f"{settings.trials} trials and the baseline of {settings.epochs} epochs, measured after "
         f"{', '.join(map(str, plan.rungs))}; {sampler}, {settings.scheduler}; {concurrency} at a time.",
+        f"At most {settings.most_repeats} more with further seeds, while it is uncertain what is on the front.",
         f"Run folder: {folder.root}",
     )
-    with Ledger(folder) as ledger:
+    with Ledger(folder, max_latency=settings.max_latency) as ledger:
         ledger.log.append("start")
-        progress = Progress(out, ledger, settings.trials + 1, settings.epochs)
-        searcher = OptunaSearcher(
-            space,
-            ledger,
-            folder,
-            baseline=plain(settings.epochs),
-            overrides={"training.epochs": settings.epochs},
-            epsilon=dataset.epsilon,
-            sampler=sampler,
-            trials=settings.trials,
-            seed=settings.seed,
-        )
-        eta = settings.eta if settings.scheduler == "mo-asha" else None
+        attained = Attained(ledger)
+        board = SearchBoard(folder.trials / "search", attained)
+        progress = Progress(out, ledger, attained, settings.trials + 1, settings.epochs, board.write)
+        study = open_study(folder)
+        if settings.warm_start and not study.trials:
+            count = warm_start(study, RunFolder(Path(settings.warm_start)), samples)
+            _say(out, f"The sampler starts from {count} trials of {settings.warm_start}.")
+        searcher = make_searcher(settings, ledger, study, dataset.epsilon)
         root = str(folder.root.resolve())
         worker = tune.with_parameters(Worker, root=root, dataset=dataset, plan=plan, threads=settings.cpus_per_trial)
         tune.Tuner(
             tune.with_resources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=RungScheduler(ledger, eta=eta, changed=progress.changed),
+                scheduler=make_scheduler(settings, ledger, progress.changed),
                 num_samples=-1,
                 reuse_actors=True,
                 max_concurrent_trials=concurrency,
@@ -250,8 +311,15 @@ def _run(
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             ),
         ).fit()
-        if ledger.unfinished() or len(ledger.searched()) < settings.trials:
+        board.close()
+        if ledger.running or len(ledger.searched) < settings.trials:
             raise KeyboardInterrupt
+        if attained.hypervolume is not None:
+            _say(
+                out,
+                f"Attained {100 * attained.hypervolume:.1f}% robust accuracy, averaged over latencies from the plain "
+                f"network's to {SPAN:g} times that, in {attained.epochs} epochs of training",
+            )
         if settings.final_images:
             _examine(folder, dataset, settings, gpus, out)
         ledger.log.append("end")
@@ -265,7 +333,7 @@ def _examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus:
     from robustsearch.analysis import front
 
     from .. import results
-    from .final import PROTOCOL, disagreements, distinct, examine_front
+    from .final import PROTOCOL, SPLIT, disagreements, distinct, examine_front
 
     try:
         points = front.front_table(results.read(folder.results))
@@ -287,7 +355,9 @@ def _examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus:
             f"  {row['trial']:<8} epoch {row['epoch']:>3}  robust {100 * row['robust']:.1f}% "
             f"(at its rung {100 * rungs[row['trial'], row['epoch']]:.1f}%)  {verdict}",
         )
-    differ, pairs = disagreements(members, results.read(folder.evaluations).to_pylist())
+    examined = results.read(folder.evaluations).to_pylist()
+    full = [row for row in examined if (row["protocol"], row["split"], row["variant"]) == (PROTOCOL, SPLIT, None)]
+    differ, pairs = disagreements(members, full)
     _say(out, f"The rungs and the full protocol order {differ} of {pairs} pairs of them differently")
 
 

@@ -141,8 +141,17 @@ def test_a_difference_inside_the_noise_stops_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "eta", "expected"),
-    [(12, 2, (6, 12)), (1, 2, (1,)), (7, 2, (7,)), (30, 3, (10, 30)), (100, 2, (12, 25, 50, 100))],
+    ("epochs", "eta", "grace", "expected"),
+    [
+        (12, 2, 4, (6, 12)),
+        (1, 2, 4, (1,)),
+        (7, 2, 4, (7,)),
+        (30, 3, 4, (10, 30)),
+        (100, 2, 4, (12, 25, 50, 100)),
+        (12, 3, 1, (1, 4, 12)),
+    ],
 )
-def test_rungs_are_powers_of_eta_below_the_epochs(epochs: int, eta: int, expected: tuple[int, ...]) -> None:
-    assert rungs(epochs, eta) == expected
+def test_rungs_are_powers_of_eta_from_grace_to_the_epochs(
+    epochs: int, eta: int, grace: int, expected: tuple[int, ...]
+) -> None:
+    assert rungs(epochs, eta, grace) == expected
