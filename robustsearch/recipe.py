@@ -12,7 +12,7 @@ An optional part that is `None` is off, so that no recipe carries a setting with
     ├── smoothing    Gaussian noise on the input
     ├── mix          which attack a training batch meets
     ├── attack       how strong the training attacks are
-    ├── training     optimiser, schedule, loss weights
+    ├── training     optimiser, schedule, loss weights; TRADES, weight perturbation, early stopping
     └── draws        predictions averaged per image
 """
 
@@ -30,7 +30,7 @@ from .errors import RecipeError
 Activation = Literal["relu", "lwta"]
 GateMode = Literal["sample", "mean", "argmax", "noisy"]
 Norm = Literal["linf", "l2"]
-MixName = Literal["clean", "noise", "fgsm", "pgd", "cw"]
+MixName = Literal["clean", "noise", "fgsm", "pgd", "cw", "fgsm_rs"]
 MIX_NAMES: tuple[MixName, ...] = get_args(MixName)
 
 STEM_CHANNELS = 16
@@ -67,6 +67,12 @@ class IBP(Section):
         gt=0,
         lt=1,
         description="A block whose posterior probability is below this is removed at inference.",
+    )
+    lr: float = Field(
+        0.3,
+        gt=0,
+        le=10,
+        description="Peak learning rate of the posterior's logits, in logits an Adam step; same schedule as the rest.",
     )
 
 
@@ -127,6 +133,10 @@ class Mix(Section):
     fgsm: Probability = Field(0.125, description="Fast gradient sign method (one step).")
     pgd: Probability = Field(0.125, description="Projected gradient descent (Madry et al.).")
     cw: Probability = Field(0.125, description="Carlini & Wagner l_2 with fixed c.")
+    fgsm_rs: Probability = Field(
+        0.0,
+        description="FGSM from a random start; a sudden loss of PGD accuracy (its overfitting) ends the trial.",
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
@@ -141,7 +151,7 @@ class Mix(Section):
 class Attack(Section):
     """Strength of the training attacks. Lengths are in pixel units of [0, 1]."""
 
-    norm: Norm = Field("linf", description="Norm of the ball for noise, FGSM and PGD.")
+    norm: Norm = Field("linf", description="Norm of the ball for noise, FGSM, FGSM-RS and PGD.")
     epsilon: float = Field(0.1, gt=0, le=64, description="Radius of the ball; at most 1 for linf. 8/255 is 0.0314.")
     step: float = Field(0.025, gt=0, le=64, description="Length of one PGD step.")
     steps: int = Field(5, ge=1, le=1000, description="PGD steps, and Adam steps of CW.")
@@ -166,7 +176,7 @@ class Attack(Section):
 
 
 class Training(Section):
-    """Optimiser, schedule and loss weights."""
+    """Optimiser, schedule, loss weights, and what is added to plain adversarial training (METHODS 6)."""
 
     epochs: int = Field(12, ge=1, le=10_000, description="Passes over the training set.")
     batch_size: int = Field(128, ge=2, le=65_536, description="Images a step.")
@@ -181,6 +191,33 @@ class Training(Section):
         0.0, description="Weight of the clean cross-entropy on an attacked batch; PNI's paper has 0.5."
     )
     augment: bool = Field(True, description="Apply the dataset's standard augmentation, where it has one.")
+    trades: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="TRADES: weight beta of the KL on an attacked batch, beside the clean cross-entropy; None is off.",
+    )
+    awp: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Adversarial weight perturbation: gamma, its size as a share of each layer's norm; None is off.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Epochs without a better PGD accuracy on validation images that end training; None is off.",
+    )
+
+    @model_validator(mode="after")
+    def _trades_has_its_own_clean_term(self) -> Self:
+        if self.trades is not None and self.clean_weight:
+            raise ValueError(
+                f"`clean_weight` must be 0 with `trades`, whose clean cross-entropy has weight 1, "
+                f"but got {self.clean_weight:g}"
+            )
+        return self
 
 
 class Recipe(Section):
@@ -199,6 +236,18 @@ class Recipe(Section):
     def _draws_need_randomness(self) -> Self:
         if self.draws > 1 and not self.is_stochastic:
             raise ValueError(f"`draws` above 1 needs a network that is random at inference, but got draws={self.draws}")
+        return self
+
+    @model_validator(mode="after")
+    def _recipes_have_their_attack(self) -> Self:
+        if self.training.trades is not None and (self.mix.pgd == 0 or self.mix.pgd + self.mix.clean < 1 - 1e-6):
+            shares = ", ".join(f"{name}={getattr(self.mix, name):g}" for name in MIX_NAMES)
+            raise ValueError(
+                f"`trades` has an attack of its own in the place of `pgd`, so the mix must be of `pgd` and `clean` "
+                f"alone, but got {shares}"
+            )
+        if self.training.awp is not None and self.mix.clean == 1:
+            raise ValueError("`awp` perturbs weights on attacked batches, so the mix must have some, but got clean=1")
         return self
 
     @property
@@ -273,6 +322,8 @@ class Recipe(Section):
             words.append("ReLU")
         words += [f"PNI {self.pni.where} {self.pni.granularity}"] if self.pni else []
         words += [f"smoothing {self.smoothing.sigma:.2g}"] if self.smoothing else []
+        words += ["TRADES"] if self.training.trades else []
+        words += ["AWP"] if self.training.awp else []
         words += [f"K={self.draws}"] if self.draws > 1 else []
         return ", ".join(words)
 

@@ -18,7 +18,7 @@ from .lwta import LWTA, check_gate
 from .pni import PNIConv2d, PNILinear
 from .smoothing import GaussianNoise
 from .stochastic import Noise, average_draws, expandable, is_random, repeat_batch, stochastic_layers
-from .wrn import WideResNet, convolution, relu
+from .wrn import Block, WideResNet, convolution, relu
 
 
 class Normalise(nn.Module):
@@ -84,11 +84,15 @@ class Network(nn.Module):
         return {name: torch.stack(layers).sum() for name, layers in terms.items()}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for an optimiser: weight decay on convolution and linear weights, none on the rest."""
+        """Groups for an optimiser, of all but `block_logits`: weight decay on convolution and linear weights alone."""
         decayed = [layer.weight for layer in self.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-        chosen = {id(weight) for weight in decayed}
+        chosen = {id(parameter) for parameter in (*decayed, *self.block_logits())}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in chosen]
         return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+    def block_logits(self) -> list[nn.Parameter]:
+        """Logits t `[B]` of every IBP posterior; they need an optimiser of their own, see `BlockPrior`."""
+        return [layer.t for layer in self.modules() if isinstance(layer, BlockPrior)]
 
     def set_gate(self, gate: GateMode, gate_noise: float | None = None) -> None:
         """Switch how every LWTA layer chooses winners at evaluation; no change to a network without LWTA.
@@ -146,6 +150,8 @@ def build_network(
             activation=_activation(recipe.lwta, noise),
             **_layers(recipe, noise),
         )
+    if recipe.lwta is not None:
+        _start_without_branches(body)
     return Network(
         GaussianNoise(smoothing.sigma, smoothing.at_inference, noise) if smoothing else nn.Identity(),
         Normalise(mean, std),
@@ -176,6 +182,23 @@ def _activation(lwta: recipes.LWTA | None, noise: Noise) -> Callable[[int], nn.M
         )
 
     return activation
+
+
+def _start_without_branches(body: WideResNet) -> None:
+    """Set the last convolution of each residual branch to 0, so that the noise of LWTA gates does not add up.
+
+    Let h ~ N(0, 1), as batch norm makes it, and one winner among U units. What a later layer gets is y_u = xi_u h_u,
+    of which E[y_u | h_u] is signal and the rest noise, new for each image and pixel. With equal chances 1/U, the
+    signal has the variance 1/U^2, the noise (1/U)(1 - 1/U): U - 1 times as much (1, 3 and 7 for 2, 4 and 8 units),
+    where ReLU has none. A convolution sums both alike, so no gain of the weights mends it, and batch norm would take
+    any gain back; a branch of two activations passes 1/U^2 of its variance as signal. He's weights make each branch
+    as large as the stream that it joins, and after fifteen of them most of a WRN-34's features is noise. A branch
+    that starts at 0 (Goyal et al. 2017, 1706.02677, section 5.1, who set the last batch norm of a branch to 0, as
+    De & Smith 2020, 2002.10444, a scalar at its end) adds nothing until it has learnt something.
+    """
+    for block in body.blocks:
+        assert isinstance(block, Block)
+        nn.init.zeros_(block.conv2.weight)
 
 
 def _layers(recipe: Recipe, noise: Noise) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Indian buffet process prior over LWTA blocks, so that a network can drop the blocks it does not need.
 
 Prior: u_b ~ Beta(alpha, 1), pi_b = prod_{i <= b} u_i, z_b ~ Bernoulli(pi_b): the stick-breaking construction
-    of Teh,
-Görür & Ghahramani (2007), as used for LWTA by Panousis et al. (ICML 2019, section 3). Posterior: u_b ~
+of Teh, Görür & Ghahramani (2007), as used for LWTA by Panousis et al. (ICML 2019, section 3). Posterior: u_b ~
 Kumaraswamy(a_b, c_b), z_b ~ Bernoulli(sigmoid(t_b)). Everything below is per block, `[B]`, and sticks are
 kept as logarithms: pi_b of a late block is smaller than any float.
 """
@@ -51,13 +50,18 @@ class BlockPrior(Stochastic):
     """Weights z `[B]` of the blocks of one layer.
 
     Training: one binary-concrete draw per forward pass, z = sigmoid((t + logit r) / 0.67), with the KL terms
-        `sticks` and
-    `z`. The prior pi of the z term is one Monte Carlo draw of the sticks from their posterior, as the ELBO
+    `sticks` and `z`. The prior pi of the z term is one Monte Carlo draw of the sticks from their posterior, as the ELBO
     has the expectation of that KL over u: unbiased, and the only path by which z teaches the sticks.
 
     Evaluation (and the surrogate): the posterior mean z = sigmoid(t), 0 below the cut-off. It is
     deterministic, so a removed block can leave the network for good and a kept one can be folded into the
     next layer (see `deploy`).
+
+    The logits t are few and travel far: from as much as 5 to below logit(cutoff) = -4.6 before a block leaves. Their
+    gradient is small, q (1 - q) (t - logit pi_b) / n_train from the KL term, and spans orders of magnitude from the
+    first block to the last, so that at the weights' learning rate of SGD they hardly move in a training of a hundred
+    steps. They have an Adam of their own (`recipe.IBP.lr`), whose step does not depend on the gradient's scale. The
+    sticks do not: where they keep up with t they rise to meet it, and the network ends with more blocks.
     """
 
     scope = "forward"
