@@ -1,10 +1,10 @@
 """Searchers side by side, on equal trials: `python -m benchmarks.searchers [--problem table] [--seeds 20]`.
 
-Every contender asks for the same number of recipes, on the same number of simulated workers, and is judged by the
-normalised hypervolume of what it has measured against what the measuring has cost. Peers run through their own code:
-Optuna's samplers, Ray Tune's ASHA and, where it is installed (`pip install --no-deps syne-tune==0.16.0`), Syne Tune's
-MOASHA; all stopping rules have the same rungs. Prints a Markdown table and draws `searchers-PROBLEM.png`: hypervolume
-against cost, and the 50% attainment surfaces (what half of the searches reach).
+Every contender has the same cost to spend, that of the searches that stop no trial, and the same number of simulated
+workers. It is judged by the normalised hypervolume of what it has measured by then, and at a quarter of it. Peers run
+through their own code: Optuna's samplers, Ray Tune's ASHA and, where it is installed (`pip install --no-deps
+syne-tune==0.16.0`), Syne Tune's MOASHA; all stopping rules have the same rungs. Prints a Markdown table and draws
+`searchers-PROBLEM.png`: hypervolume against cost, and the 50% attainment surfaces (what half of the searches reach).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from robustsearch.search.simulate import Decider, simulate
 
 ETA, GRACE = 3, 1
 WORKERS = 4
+MORE = 4
+"""Searches that stop trials may ask for so many times the recipes of those that do not, within the same cost."""
 Peer = Callable[[str, dict[str, Any]], bool]
 """`(trial, row) -> whether it goes on`."""
 
@@ -118,7 +120,7 @@ class PeerScheduler(RungScheduler):
 
 
 def search(problem: Problem, contender: Contender, trials: int, seed: int) -> NDArray[np.float64]:
-    """One simulated search: rows of cost in s, minus robust accuracy and latency in ms, in order of time."""
+    """One simulated search: rows of cost in s, minus robust accuracy, latency in ms and trial, in order of time."""
     ledger = Ledger(None)
     # A search that stops nobody reports at the same epochs as one that stops.
     found = rungs(EPOCHS, ETA, GRACE)
@@ -142,19 +144,22 @@ def search(problem: Problem, contender: Contender, trials: int, seed: int) -> ND
         eta = ETA if contender.rule == "ours" else None
         scheduler = RungScheduler(ledger, eta=eta, changed=lambda entry: None)
     moments = simulate(searcher, scheduler, problem.curves(found), workers=WORKERS)
-    return np.array([(moment.cost, -moment.row["robust"], moment.row["latency_p50"]) for moment in moments])
+    return np.array(
+        [(moment.cost, -moment.row["robust"], moment.row["latency_p50"], int(moment.trial)) for moment in moments]
+    )
 
 
 def _one(job: tuple[str, int, int, int]) -> NDArray[np.float64]:
     problem, contender, trials, seed = job
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.disable(logging.WARNING)
-    return search(PROBLEMS[problem](), CONTENDERS[contender], trials, seed)
+    chosen = CONTENDERS[contender]
+    return search(PROBLEMS[problem](), chosen, trials if chosen.rule == "none" else MORE * trials, seed)
 
 
 def attained(run: NDArray[np.float64], base: float) -> NDArray[np.float64]:
     """Normalised hypervolume after each report."""
-    return np.array([normalised_hypervolume(run[: place + 1, 1:], base) for place in range(len(run))])
+    return np.array([normalised_hypervolume(run[: place + 1, 1:3], base) for place in range(len(run))])
 
 
 def interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
@@ -166,29 +171,34 @@ def interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
 
 def compare(problem: Problem, runs: dict[str, list[NDArray[np.float64]]]) -> str:
     """The table, in Markdown."""
-    finals = {name: np.array([attained(run, problem.base)[-1] for run in found]) for name, found in runs.items()}
-    best = max((name for name in finals if "no stopping" in name), key=lambda name: finals[name].mean())
-    goal = finals[best].mean()
-    full = statistics.mean(run[-1, 0] for run in runs[best])
+    full = statistics.mean(run[-1, 0] for name, found in runs.items() if "no stopping" in name for run in found)
+    ends = {name: np.array([_at(run, problem.base, full) for run in found]) for name, found in runs.items()}
+    best = max((name for name in ends if "no stopping" in name), key=lambda name: ends[name].mean())
     lines = [
-        "| searcher | final hypervolume, % [95%] | cost, % of the best without stopping | "
-        "cost to its final hypervolume, % |",
-        "|---|---|---|---|",
+        "| searcher | hypervolume at the full cost, % [95%] | at a quarter of it, % [95%] | cost to the best without "
+        "stopping, % of full | trials in it |",
+        "|---|---|---|---|---|",
     ]
     for name, found in runs.items():
-        low, high = interval(finals[name])
-        reached = [_cost_to(run, attained(run, problem.base), goal) / full for run in found]
-        share = f"{100 * statistics.median(reached):.0f}" if np.isfinite(statistics.median(reached)) else "not reached"
-        cost = 100 * statistics.mean(run[-1, 0] for run in found) / full
-        lines.append(
-            f"| {name}{' (best without)' if name == best else ''} | {100 * finals[name].mean():.2f} "
-            f"[{100 * low:.2f}, {100 * high:.2f}] | {cost:.0f} | {share} |"
+        early = np.array([_at(run, problem.base, full / 4) for run in found])
+        reached = statistics.median(_cost_to(run, problem.base, float(ends[best].mean())) for run in found) / full
+        share = f"{100 * reached:.0f}" if reached <= 1 else "not reached"
+        trials = statistics.mean(len(np.unique(run[run[:, 0] <= full, 3])) for run in found)
+        figures = " | ".join(
+            f"{100 * values.mean():.2f} [{100 * interval(values)[0]:.2f}, {100 * interval(values)[1]:.2f}]"
+            for values in (ends[name], early)
         )
+        lines.append(f"| {name}{' (best without)' if name == best else ''} | {figures} | {share} | {trials:.0f} |")
     return "\n".join(lines)
 
 
-def _cost_to(run: NDArray[np.float64], values: NDArray[np.float64], goal: float) -> float:
-    there = np.flatnonzero(values >= goal)
+def _at(run: NDArray[np.float64], base: float, cost: float) -> float:
+    """Normalised hypervolume attained at a cost."""
+    return normalised_hypervolume(run[run[:, 0] <= cost, 1:3], base)
+
+
+def _cost_to(run: NDArray[np.float64], base: float, goal: float) -> float:
+    there = np.flatnonzero(attained(run, base) >= goal)
     return float(run[there[0], 0]) if len(there) else float("inf")
 
 
@@ -197,6 +207,7 @@ def draw(problem: Problem, runs: dict[str, list[NDArray[np.float64]]], path: Pat
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     from robustsearch.analysis import style  # type: ignore[import-not-found]
 
@@ -205,7 +216,7 @@ def draw(problem: Problem, runs: dict[str, list[NDArray[np.float64]]], path: Pat
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
         colours = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
-        most = max(run[-1, 0] for found in runs.values() for run in found)
+        most = statistics.mean(run[-1, 0] for name, found in runs.items() if "no stopping" in name for run in found)
         grid = np.geomspace(most / 200, most, 120)
         for (name, found), colour in zip(runs.items(), colours, strict=False):
             width = 2.2 if name == "robustsearch" else 1.1
@@ -215,18 +226,24 @@ def draw(problem: Problem, runs: dict[str, list[NDArray[np.float64]]], path: Pat
                 curves.append(values[np.searchsorted(run[:, 0], grid, side="right")])
             stack = 100 * np.array(curves)
             ends = np.array([interval(column) for column in stack.T])
-            longest = max(run[-1, 0] for run in found)
-            shown = grid <= longest
-            left.plot(grid[shown], stack.mean(axis=0)[shown], color=colour, lw=width, label=name)
-            left.fill_between(grid[shown], *ends[shown].T, color=colour, alpha=0.15, lw=0)
-            points = np.concatenate([run[:, 1:] for run in found])
-            sets = np.concatenate([np.full(len(run), number + 1) for number, run in enumerate(found)])
+            left.plot(grid, stack.mean(axis=0), color=colour, lw=width, label=name)
+            left.fill_between(grid, *ends.T, color=colour, alpha=0.15, lw=0)
+            within = [run[run[:, 0] <= most, 1:3] for run in found]
+            points = np.concatenate(within)
+            sets = np.concatenate([np.full(len(run), number + 1) for number, run in enumerate(within)])
             surface = moocore.eaf(points, sets=sets, percentiles=[50])
             surface = surface[np.argsort(surface[:, 1])]
             right.step(surface[:, 1], -100 * surface[:, 0], where="post", color=colour, lw=width)
         left.set_xscale("log")
-        left.set(xlabel="cost (s of training and evaluation)", ylabel="normalised hypervolume (%)")
-        right.set(xlabel="latency p50 (ms)", ylabel="robust accuracy (%) reached by half of the searches")
+        left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        left.xaxis.set_minor_locator(NullLocator())
+        left.set(
+            xlabel="cost (s of training and evaluation)",
+            ylabel="normalised hypervolume (%)",
+            title="mean of the searches, 95% interval",
+        )
+        right.set(xlabel="latency p50 (ms)", ylabel="robust accuracy (%)", title="reached by half of the searches")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
         figure.savefig(path, dpi=200)
 
@@ -260,8 +277,10 @@ def main() -> None:
     for (_, index, _, _), run in zip(jobs, found, strict=True):
         runs.setdefault(CONTENDERS[index].name, []).append(run)
     problem = PROBLEMS[given.problem]()
+    places = ", ".join(map(str, rungs(EPOCHS, ETA, GRACE)))
     print(
-        f"{given.problem}: {given.trials} trials, {given.seeds} seeds, {WORKERS} workers, rungs {rungs(EPOCHS, ETA, GRACE)}"
+        f"{given.problem}: {given.trials} trials without stopping, {MORE} times as many with it; {given.seeds} seeds, "
+        f"{WORKERS} workers, rungs at epochs {places}\n"
     )
     print(compare(problem, runs))
     given.out.mkdir(parents=True, exist_ok=True)

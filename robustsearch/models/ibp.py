@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .stochastic import Noise, Stochastic
+from .stochastic import Noise, Stochastic, at_least_float32
 
 CONCRETE_TEMPERATURE = 0.67
 """tau of the binary-concrete z in training (Maddison et al. 2017, 1611.00712: 2/3)."""
@@ -103,9 +103,10 @@ class BlockPrior(Stochastic):
         return torch.sigmoid(self.t) * self.kept()
 
     def _kl_terms(self) -> dict[str, Tensor]:
-        a, c = F.softplus(self.raw_a), F.softplus(self.raw_c)
+        single = at_least_float32(self.t.dtype)
+        a, c = F.softplus(self.raw_a.to(single)), F.softplus(self.raw_c.to(single))
         log_u = kumaraswamy_log_sample(a, c, self.noise.uniform(a.shape, a))
         return {
             "sticks": kumaraswamy_kl(a, c, self.alpha).sum(),
-            "z": bernoulli_kl(self.t, log_probabilities(log_u)).sum(),
+            "z": bernoulli_kl(self.t.to(single), log_probabilities(log_u)).sum(),
         }

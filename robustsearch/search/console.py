@@ -44,7 +44,7 @@ class Progress:
             line += f"  {row['latency_p50']:.2f} ms"
         if entry.state != "running":
             line += f"  {entry.state}"
-        if entry.state in ("diverged", "crashed"):
+        if entry.reason and entry.by != "scheduler":
             line += f": {entry.reason}"
         if entry.role != "baseline" and self._attained.hypervolume is not None:
             line += f"  attained {percent(self._attained.hypervolume)}"

@@ -46,6 +46,8 @@ class Entry:
     rows: list[dict[str, Any]] = field(default_factory=list)
     state: State = "running"
     reason: str | None = None
+    by: Decider | None = None
+    """Who ended it."""
     trained: int = 0
     """Epochs trained, as far as this driver has heard."""
 
@@ -124,7 +126,7 @@ class Ledger:
             self.entries[name].rows.append(data["row"] | {"time": datetime.fromisoformat(event.time)})
         else:
             entry = self.running.pop(name)
-            entry.state, entry.reason = data["state"], data["reason"]
+            entry.state, entry.reason, entry.by = data["state"], data["reason"], data.get("by")
             entry.trained = max(entry.trained, data["epoch"])
             self.ended, self.ended_epochs = self.ended + 1, self.ended_epochs + entry.trained
             if entry.state in results.FAILED:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -235,3 +238,27 @@ def test_a_warm_start_from_another_kind_of_run_is_refused(tmp_path: Path) -> Non
     with pytest.raises(SpaceError, match="'gate' differ"):
         warm_start(study, old, spaces.find(str(other)).sample(0.1, seed=0))
     assert not study.trials
+
+
+def test_optuna_dashboard_shows_the_study_while_the_search_runs(folder: RunFolder) -> None:
+    """The dashboard's own application on the journal that the searcher is writing."""
+    search, ledger = searcher(folder)
+    run_all(search, ledger, stop_after=4)
+    app = optuna_dashboard.wsgi(
+        optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.study_file)))
+    )
+
+    def get(path: str) -> Any:
+        environment: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
+        setup_testing_defaults(environment)
+        status: list[str] = []
+        body = b"".join(app(environment, lambda line, headers, *_: status.append(line)))
+        assert status[0].startswith("200"), body
+        return json.loads(body)
+
+    (study,) = get("/api/studies")["study_summaries"]
+    assert study["study_name"] == "run"
+    shown = get(f"/api/studies/{study['study_id']}")
+    assert [trial["state"] for trial in shown["trials"]] == ["Complete"] * 3 + ["Waiting"] * (len(shown["trials"]) - 3)
+    assert shown["directions"] == ["maximize", "minimize"]
+    assert [trial["values"] for trial in shown["trials"][:3]] == [[i / 10, 10.0 - i] for i in (1, 2, 3)]
