@@ -62,9 +62,9 @@ def main() -> None:
             for count, _ in enumerate(
                 simulate(searcher, scheduler, curves, workers=given.workers, losses=given.losses), 1
             ):
-                if count % 100 == 0:
+                if count % 20 == 0:
                     now = time.process_time()
-                    blocks.append(1000 * (now - before) / 100)
+                    blocks.append(1000 * (now - before) / 20)
                     before = now
                 if count % max(1, given.trials // 5) == 0:
                     rows.append(count)

@@ -29,7 +29,7 @@ from robustsearch.pareto import normalised_hypervolume
 from robustsearch.search.halving import rungs
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.scheduler import RungScheduler
-from robustsearch.search.searcher import OptunaSearcher, choose_sampler, make_study
+from robustsearch.search.searcher import OptunaSearcher, make_study
 from robustsearch.search.simulate import Decider, simulate
 
 ETA, GRACE = 3, 1
@@ -57,7 +57,7 @@ CONTENDERS = (
     Contender("random + Ray ASHA on accuracy", "random", "ray"),
     Contender("random + Syne Tune MOASHA", "random", "syne"),
     Contender("random + ours", "random", "ours"),
-    Contender("robustsearch", "auto", "ours"),
+    Contender("robustsearch (TPE + ours)", "tpe", "ours"),
 )
 
 
@@ -124,7 +124,6 @@ def search(problem: Problem, contender: Contender, trials: int, seed: int) -> ND
     ledger = Ledger(None)
     # A search that stops nobody reports at the same epochs as one that stops.
     found = rungs(EPOCHS, ETA, GRACE)
-    auto = choose_sampler(problem.space.sample(EPSILON, 0))
     searcher = OptunaSearcher(
         problem.space,
         ledger,
@@ -132,7 +131,7 @@ def search(problem: Problem, contender: Contender, trials: int, seed: int) -> ND
         baseline=None,
         overrides={},
         epsilon=EPSILON,
-        sampler=auto if contender.sampler == "auto" else contender.sampler,
+        sampler=contender.sampler,
         trials=trials,
         repeats=0,
         seed=seed,
@@ -219,7 +218,7 @@ def draw(problem: Problem, runs: dict[str, list[NDArray[np.float64]]], path: Pat
         most = statistics.mean(run[-1, 0] for name, found in runs.items() if "no stopping" in name for run in found)
         grid = np.geomspace(most / 200, most, 120)
         for (name, found), colour in zip(runs.items(), colours, strict=False):
-            width = 2.2 if name == "robustsearch" else 1.1
+            width = 2.2 if "robustsearch" in name else 1.1
             curves = []
             for run in found:
                 values = np.concatenate([[0.0], attained(run, problem.base)])

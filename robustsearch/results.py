@@ -178,7 +178,8 @@ def with_verdicts(table: pa.Table, evaluations: pa.Table) -> pa.Table:
 def _write(folder: Path, name: str, table: pa.Table) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path, part = folder / f"{name}.parquet", folder / f".{name}.part"
-    pq.write_table(table, part, compression="zstd")
+    # For a few rows of many columns this is smaller than zstd with dictionaries, and written in half the time.
+    pq.write_table(table, part, compression="snappy", use_dictionary=False)
     os.replace(part, path)
     return path
 

@@ -1,0 +1,53 @@
+"""The recorded table in the repository: whole, true to its grid, and good for a simulated search."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))  # benchmarks are no part of the package
+
+from benchmarks import problems, searchers  # noqa: E402
+from benchmarks.recorded import grid  # noqa: E402
+from robustsearch.recipe import Recipe  # noqa: E402
+from robustsearch.search.halving import rungs  # noqa: E402
+from robustsearch.search.recorded import Recorded  # noqa: E402
+
+
+def test_every_recipe_of_the_grid_is_there_with_both_objectives() -> None:
+    table = pq.read_table(problems.TABLE)
+    rows = table.to_pylist()
+    measured = {(row["digest"], row["epoch"]) for row in rows if row["robust"] is not None}
+    recorded = {Recipe.from_json(row["recipe"]) for row in rows}
+    recipes = grid.recipes(problems.EPSILON)
+    assert len(recipes) == 324
+    assert {recipe.to_json() for recipe in recorded} == {recipe.to_json() for recipe in recipes}
+    assert len(measured) >= 300 * len(grid.MEASURED)
+    assert {row["protocol"] for row in rows} == {"quick"}
+    latencies = np.array([row["latency_p50"] for row in rows if row["robust"] is not None])
+    assert (latencies > 0).all()
+    assert problems.TABLE.stat().st_size < 4e6
+
+
+def test_a_search_on_the_table_meets_only_what_was_recorded() -> None:
+    recorded = Recorded(pq.read_table(problems.TABLE).to_pylist(), rungs(grid.EPOCHS, 3, 1))
+    for recipe in grid.recipes(problems.EPSILON)[::17]:
+        recorded.curve(recipe)
+    assert recorded.misses == 0
+
+
+@pytest.mark.parametrize("name", problems.PROBLEMS)
+def test_stopping_saves_cost_on_every_problem(name: str) -> None:
+    problem = problems.PROBLEMS[name]()
+    full = searchers.search(problem, searchers.Contender("", "random", "none"), 12, seed=0)
+    stopped = searchers.search(problem, searchers.Contender("", "random", "ours"), 12, seed=0)
+    assert stopped[-1, 0] < 0.8 * full[-1, 0]
+    assert len(np.unique(stopped[:, 3])) == len(np.unique(full[:, 3])) == 12
+    values = searchers.attained(full, problem.base)
+    assert (np.diff(values) >= 0).all()
+    assert 0 < values[-1] < 1
