@@ -35,6 +35,8 @@ from robustsearch.trial import sample
 SEED = 0
 IMAGES = 100
 """Validation images, half of what `quick` takes."""
+ROUNDS = 8
+"""How often each structure is timed; the fastest of its timings counts."""
 CPU = torch.device("cpu")
 
 
@@ -105,16 +107,19 @@ def pack(folder: Path, file: Path, dataset: Dataset) -> None:
     """Time each structure, and write all rows into one file."""
     table = results.read(folder)
     rows = table.to_pylist()
+    structures = {recipe.describe(): recipe for recipe in (Recipe.from_json(row["recipe"]) for row in rows)}
+    deployed = {words: deploy(network(recipe, dataset).eval(), recipe.draws) for words, recipe in structures.items()}
     timed: dict[str, dict[str, Any]] = {}
+    for _ in range(ROUNDS):  # in turn, so that what disturbs one of them is over when it comes again
+        for words, net in deployed.items():
+            found = measure(net, dataset.shape, CPU).row()
+            if words not in timed or found["latency_p50"] < timed[words]["latency_p50"]:
+                timed[words] = found
+    for words, found in timed.items():
+        print(f"{words}: p50 {found['latency_p50']:.3f} ms", flush=True)
     for row in rows:
-        recipe = Recipe.from_json(row["recipe"])
-        structure = recipe.describe()
-        if structure not in timed:
-            net = network(recipe, dataset).eval()
-            timed[structure] = measure(deploy(net, recipe.draws), dataset.shape, CPU).row()
-            print(f"{structure}: p50 {timed[structure]['latency_p50']:.3f} ms", flush=True)
         if row["robust"] is not None:
-            row |= timed[structure]
+            row |= timed[Recipe.from_json(row["recipe"]).describe()]
     pq.write_table(table.from_pylist(rows, schema=results.SCHEMA), file, compression="zstd", compression_level=19)
     print(
         f"{file}: {len({row['trial'] for row in rows})} recipes, {len(rows)} rows, {file.stat().st_size / 1e6:.2f} MB"
