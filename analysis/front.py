@@ -7,6 +7,7 @@ was trained with. The baseline is shown beside the points of the search and is n
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -116,14 +117,23 @@ def staircase(points: pa.Table) -> NDArray[np.float64]:
     It rises from accuracy 0 at the fastest point of the front, steps up at each further one and ends at the
     reference latency. Empty for an empty front.
     """
-    corners: list[tuple[float, float]] = []
+    steps = [(row["latency_p50"], row["robust"]) for row in front_rows(points)]
+    return corners(steps, reference_latency(points))
+
+
+def corners(steps: Sequence[tuple[float, float]], end: float) -> NDArray[np.float64]:
+    """Corners `[k, 2]` of the line that rises from 0 to each step's height at its place, and ends at `end`.
+
+    `steps` are (latency in ms, robust accuracy), ascending in both. Empty for none.
+    """
+    found: list[tuple[float, float]] = []
     height = 0.0
-    for row in front_rows(points):
-        corners += [(row["latency_p50"], height), (row["latency_p50"], row["robust"])]
-        height = row["robust"]
-    if corners:
-        corners.append((reference_latency(points), height))
-    return np.array(corners, dtype=float).reshape(-1, 2)
+    for latency, robust in steps:
+        found += [(latency, height), (latency, robust)]
+        height = robust
+    if found:
+        found.append((end, height))
+    return np.array(found, dtype=float).reshape(-1, 2)
 
 
 def failures(table: pa.Table) -> Counter[str]:

@@ -1,29 +1,26 @@
-"""The Pareto front of a run, drawn for paper: PNG, SVG and PDF."""
+"""The Pareto front of a run, drawn for paper."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pyarrow as pa
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from . import style
 from .front import staircase
 from .front_text import KINDS, Row, has_bars, kind, point_label
+from .paper import draw_caption, tick_log
 
 
 def draw(points: pa.Table, caption: str, colours: style.Colours | None) -> Figure:
@@ -33,7 +30,7 @@ def draw(points: pa.Table, caption: str, colours: style.Colours | None) -> Figur
     with matplotlib.rc_context(style.RC):
         figure = Figure(figsize=style.SIZE)
         FigureCanvasAgg(figure)
-        _draw_caption(figure, caption)
+        draw_caption(figure, caption)
         axes = figure.add_subplot()
         _scale(axes, rows)
         _draw_staircase(axes, points)
@@ -46,49 +43,33 @@ def draw(points: pa.Table, caption: str, colours: style.Colours | None) -> Figur
     return figure
 
 
-def save(figure: Figure, folder: Path, title: str, caption: str) -> list[Path]:
-    """Write `pareto.png`, `.svg` and `.pdf`; each carries its title and caption as metadata, and no date."""
-    metadata = {
-        "png": {"Title": title, "Description": caption},
-        "svg": {"Title": title, "Description": caption, "Date": None},
-        "pdf": {"Title": title, "Subject": caption, "CreationDate": None},
-    }
-    paths = []
-    with matplotlib.rc_context(style.RC):
-        for suffix, fields in metadata.items():
-            paths.append(folder / f"pareto.{suffix}")
-            figure.savefig(paths[-1], metadata=fields)
-    return paths
-
-
 def _scale(axes: Axes, rows: Sequence[Row]) -> None:
-    """Axes that hold every point, interval and whisker that is drawn, with a margin."""
+    """Axes that hold every point, interval and whisker that is drawn."""
     times = [row["latency_p50"] for row in rows]
     times += [row["latency_p95"] for row in rows if has_bars(row) and row["latency_p95"] is not None]
-    fastest, slowest = min(times), max(times)
-    if slowest > style.LOG_ABOVE * fastest:
-        axes.set_xscale("log")
-        _tick_log(axes.xaxis)
-        margin = (slowest / fastest) ** 0.08
-        axes.set_xlim(fastest / margin, slowest * margin)
-    else:
-        margin = 0.08 * (slowest - fastest) or 0.1 * slowest
-        axes.set_xlim(max(0, fastest - margin), slowest + margin)
-    ends = [100 * (row[name] if row[name] is not None else row["robust"]) for row in rows for name in _ENDS]
-    margin = 0.08 * (max(ends) - min(ends)) or 5
-    axes.set_ylim(max(-1, min(ends) - margin), min(101, max(ends) + margin))
-    axes.set_xlabel("latency p50 at batch 1 (ms)")
-    axes.set_ylabel("robust accuracy (%)")
+    ends = [row[name] if row[name] is not None else row["robust"] for row in rows for name in _ENDS]
+    scale(axes, times, ends)
 
 
 _ENDS = ("robust_low", "robust", "robust_high")
 
 
-def _tick_log(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
+def scale(axes: Axes, times: Sequence[float], accuracies: Sequence[float]) -> None:
+    """Axes of latency in ms and robust accuracy in % that hold these, with a margin."""
+    fastest, slowest = min(times), max(times)
+    if slowest > style.LOG_ABOVE * fastest:
+        axes.set_xscale("log")
+        tick_log(axes.xaxis)
+        margin = (slowest / fastest) ** 0.08
+        axes.set_xlim(fastest / margin, slowest * margin)
+    else:
+        margin = 0.08 * (slowest - fastest) or 0.1 * slowest
+        axes.set_xlim(max(0, fastest - margin), slowest + margin)
+    low, high = 100 * min(accuracies), 100 * max(accuracies)
+    margin = 0.08 * (high - low) or 5
+    axes.set_ylim(max(-1, low - margin), min(101, high + margin))
+    axes.set_xlabel("latency p50 at batch 1 (ms)")
+    axes.set_ylabel("robust accuracy (%)")
 
 
 def _draw_staircase(axes: Axes, points: pa.Table) -> None:
@@ -176,7 +157,7 @@ def _draw_key(figure: Figure, axes: Axes, colours: style.Colours) -> None:
         bar = figure.colorbar(ScalarMappable(colours.norm, style.SEQUENTIAL), ax=axes, pad=0.02, aspect=30)
         bar.set_label(colours.field)
         if isinstance(colours.norm, LogNorm):
-            _tick_log(bar.ax.yaxis)
+            tick_log(bar.ax.yaxis)
         bar.outline.set_visible(False)
     if colours.names:
         dots = [
@@ -185,23 +166,6 @@ def _draw_key(figure: Figure, axes: Axes, colours: style.Colours) -> None:
         ]
         title = "" if colours.norm else colours.field
         figure.legend(handles=dots, loc="outside right center", title=title, alignment="left")
-
-
-def _draw_caption(figure: Figure, caption: str) -> None:
-    """Below the plot, in the room that its lines need."""
-    width = 108  # characters of 8 pt in `SIZE`
-    text = figure.text(
-        0.012,
-        0.012,
-        textwrap.fill(caption, width),
-        fontsize=8,
-        color=style.BARS,
-        va="bottom",
-        linespacing=1.3,
-    )
-    text.set_in_layout(False)
-    height = text.get_window_extent().height / figure.bbox.height + 0.03
-    figure.set_layout_engine("constrained", rect=(0, height, 1, 1 - height))
 
 
 def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:

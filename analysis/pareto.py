@@ -1,8 +1,10 @@
 """The Pareto front of a run: robust accuracy against latency, as a table, figures for paper, and a page.
 
     python -m analysis.pareto RUN [--color FIELD] [--out DIR]
+    python -m analysis.pareto RUN RUN ... [--out DIR]
 
-Writes `pareto.png`, `.svg`, `.pdf` and `.html` to RUN/figures, prints the front, and names the files.
+Writes `pareto.png`, `.svg`, `.pdf` and `.html` to RUN/figures, prints the front, and names the files. Of several runs
+it draws what they attain together (`attainment`), as `attainment.png`, `.svg` and `.pdf`, in the first run's figures.
 """
 
 from __future__ import annotations
@@ -21,32 +23,42 @@ from rich.table import Table
 from robustsearch.errors import UserError
 from robustsearch.recipe import Recipe
 
-from . import style
+from . import attainment, style
 from .front import front_rows, front_table
-from .front_figure import draw, save
+from .front_figure import draw
 from .front_page import page
 from .front_text import caption, interval, masking, milliseconds, percent, probability
 from .load import Run, load
+from .paper import save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.pareto", description="Draw the Pareto front of a run.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
+    parser = argparse.ArgumentParser(prog="python -m analysis.pareto", description="Draw the Pareto front of runs.")
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folder of a run; several are compared")
     parser.add_argument(
         "--color", metavar="FIELD", help="setting of the recipe that colours the points: lwta.gate, ..."
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the figures (default: RUN/figures)")
     arguments = parser.parse_args(argv)
     try:
-        run = load(arguments.run)
-        points = front_table(run.table)
-        colours = style.colours(points, arguments.color) if arguments.color is not None else None
-        paths = write(run, points, colours, arguments.out or run.folder / "figures")
+        runs = [load(folder) for folder in arguments.runs]
+        tables = [front_table(run.table) for run in runs]
+        folder = arguments.out or runs[0].folder / "figures"
+        if len(runs) > 1:
+            if arguments.color is not None:
+                raise UserError(f"`--color` is for the points of one run, but got {len(runs)} runs")
+            paths = write_attainment(runs, tables, folder)
+        else:
+            colours = style.colours(tables[0], arguments.color) if arguments.color is not None else None
+            paths = write(runs[0], tables[0], colours, folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    show(run, points, console())
+    if len(runs) > 1:
+        console().print(attainment.caption(runs, tables), markup=False, highlight=False)
+    else:
+        show(runs[0], tables[0], console())
     for path in paths:
         print(path)
     return 0
@@ -66,12 +78,34 @@ def write(run: Run, points: pa.Table, colours: style.Colours | None, folder: Pat
     terms = caption(run, points)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = save(draw(points, terms, colours), folder, f"Pareto front of {run.name}", terms)
+        paths = save(draw(points, terms, colours), folder, "pareto", f"Pareto front of {run.name}", terms)
         html = folder / "pareto.html"
         html.write_text(page(run, points, terms, colours), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"`--out` must be a folder that can be written, but got {folder}: {error.strerror}") from error
+        raise unwritable(folder, error) from error
     return [*paths, html]
+
+
+def write_attainment(runs: Sequence[Run], tables: Sequence[pa.Table], folder: Path) -> list[Path]:
+    """Draw what several runs attain, given the `front_table` of each, into a folder.
+
+    Raises:
+        UserError: the runs cannot be compared, or the folder cannot be written.
+    """
+    attainment.check(runs, tables)
+    terms = attainment.caption(runs, tables)
+    names = [run.name for run in runs]
+    figure = attainment.draw(dict(zip(names, tables, strict=True)), terms)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return save(figure, folder, "attainment", f"Attainment of {', '.join(names)}", terms)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> UserError:
+    """What to raise for a folder that cannot be written."""
+    return UserError(f"`--out` must be a folder that can be written, but got {folder}: {error.strerror}")
 
 
 def show(run: Run, points: pa.Table, console: Console) -> None:

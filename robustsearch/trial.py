@@ -12,16 +12,20 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from .attacks.gradient import crafting
 from .data import Dataset, Split, to_tensor
 from .errors import TrialError
 from .evaluation.protocols import Adversary, Protocol
-from .evaluation.robust import evaluate
+from .evaluation.robust import craft, evaluate
 from .latency import device_name, measure
 from .models.build import build_network
 from .models.deploy import deploy
+from .models.inspect import Arrays, describe
 from .quiet import Quiet
 from .recipe import Recipe
 from .runfolder import network_file
@@ -43,6 +47,22 @@ class Plan:
     """l_inf radius of the evaluation, pixel units of [0, 1]."""
     epsilon_l2: float
     """l_2 budget of the evaluation, pixel units of [0, 1]."""
+
+
+PORTRAYED, EXAMPLES = 32, 4
+"""Images whose winners are counted, and of these, images that are attacked, for a portrait."""
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What a network does after some epochs, as plain arrays."""
+
+    layers: Arrays
+    """See `models.inspect.describe`."""
+    clean: NDArray[np.float32]
+    """Validation images that the rungs measure too, `[EXAMPLES, C, H, W]` in [0, 1]."""
+    perturbed: NDArray[np.float32]
+    """The same after PGD-3 with the evaluation's epsilon, through the surrogate."""
 
 
 class Trial:
@@ -122,9 +142,7 @@ class Trial:
         Leaves the training state as it was: draws come from generators of their own.
         """
         images, labels = sample(self.dataset.validation, protocol.images, self.device)
-        noise, before = self.network.noise, self.network.noise.state()
-        noise.seed(derive(self.seed, purpose, self.epoch))
-        with self._clock("eval_s"):
+        with self._own_draws(purpose), self._clock("eval_s"):
             row: Row = evaluate(
                 self.network,
                 images,
@@ -136,8 +154,33 @@ class Trial:
                 seed=self.seed,
                 turn=self._quiet.working,
             )
-        noise.load_state(before)
         return row
+
+    def portrait(self) -> Portrait:
+        """What the network does now, to look at. Leaves the training state as it was, and costs a few passes."""
+        images, labels = sample(self.dataset.validation, PORTRAYED, self.device)
+        generator = torch.Generator(self.device).manual_seed(derive(self.seed, "portrait"))
+        with self._own_draws("portrait"), self._quiet.working():
+            with crafting(self.network):
+                layers = describe(self.network, images)
+            perturbed = craft(
+                Adversary("pgd", "pgd", steps=3),
+                self.network,
+                images[:EXAMPLES],
+                labels[:EXAMPLES],
+                epsilon=self.plan.protocol.epsilon or self.plan.epsilon,
+                gradient_draws=1,
+                generator=generator,
+            )
+        return Portrait(layers, images[:EXAMPLES].cpu().numpy(), perturbed.cpu().numpy())
+
+    @contextmanager
+    def _own_draws(self, purpose: str) -> Iterator[None]:
+        """Draws from a stream of this purpose and epoch, and goes on with the training's after it."""
+        noise, before = self.network.noise, self.network.noise.state()
+        noise.seed(derive(self.seed, purpose, self.epoch))
+        yield
+        noise.load_state(before)
 
     def measure(self) -> Row:
         """Accuracies on the validation split, and the latency of the deployed prediction, as columns of a row.

@@ -9,6 +9,7 @@
     build        recipe -> network
     foreign      a classifier of somebody else, by MODULE:FACTORY, with its weights
     deploy       network -> what is timed and shipped: pruned, folded, all draws averaged
+    inspect      what the stochastic layers of a network do, as plain arrays
 
 A new stochastic layer derives from `Stochastic`, draws from its `Noise` only, says in `scope` what one draw
 covers and in `random` whether evaluation draws at all, and follows `mode`.

@@ -3,6 +3,7 @@
 spaces      find a search space by name or file
 ledger      what every trial is and was, rebuilt from the event log; writes the results
 searcher    Optuna's ask and tell behind Ray Tune's `Searcher`
+listed      the rows of a design behind the same
 halving     which trials go on: multi-objective asynchronous successive halving
 scheduler   that rule behind Ray Tune's `TrialScheduler`
 worker      the Tune trainable around `robustsearch.trial`

@@ -1,10 +1,11 @@
-"""What the search has attained so far: normalised hypervolume against the epochs spent, for console and TensorBoard."""
+"""What the search has attained so far, against the epochs spent: hypervolume and front, for console and TensorBoard."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..pareto import OBJECTIVES, above_floor, is_front, normalised_hypervolume
 from .ledger import Entry, Ledger
@@ -50,28 +51,70 @@ class Attained:
         return None if self._base is None else normalised_hypervolume(self._points, self._base)
 
     @property
+    def front(self) -> NDArray[np.float64]:
+        """Latency p50 in ms and robust accuracy, `[n, 2]`, of the points that none dominates; fastest first."""
+        points = np.unique(self._points, axis=0)
+        return np.column_stack([points[:, 1], -points[:, 0]])[::-1]
+
+    @property
     def epochs(self) -> int:
         """Epochs trained so far."""
         return self._ledger.ended_epochs + sum(entry.trained for entry in self._ledger.running.values())
 
 
+PICTURE_EVERY = 1.1
+"""A front that has changed is drawn anew when the epochs have grown by this factor: a log of 10 million has 170."""
+
+
 class SearchBoard:
-    """TensorBoard scalars of the search as a whole: `search/hypervolume`, and the number of trials that have ended."""
+    """TensorBoard of the search as a whole, at the step of its epochs: `search/` hypervolume, ended, and front."""
 
     def __init__(self, folder: Path, attained: Attained) -> None:
         """Log to a folder; on resume, what came after the epochs known now is replaced."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._attained = attained
+        self._drawn, self._next = np.empty((0, 2)), 0.0
         self._writer = SummaryWriter(str(folder), purge_step=attained.epochs + 1, flush_secs=10)
 
     def write(self, ended: int) -> None:
-        """The state of the search now, at the step of its epochs."""
+        """The state of the search now."""
+        step = self._attained.epochs
         if self._attained.hypervolume is not None:
-            step = self._attained.epochs
             self._writer.add_scalar("search/hypervolume", self._attained.hypervolume, step)
             self._writer.add_scalar("search/ended", ended, step)
+        if step >= self._next:
+            self._draw(step)
 
     def close(self) -> None:
-        """Flush and close."""
+        """Draw the last front, flush and close."""
+        self._draw(self._attained.epochs)
         self._writer.close()
+
+    def _draw(self, step: int) -> None:
+        front = self._attained.front
+        if len(front) and not np.array_equal(front, self._drawn):
+            self._writer.add_image("search/front", front_picture(front), step, dataformats="HWC")
+            self._drawn, self._next = front, PICTURE_EVERY * step
+
+
+def front_picture(front: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """A picture `[H, W, 3]` of the points of a front `[n, 2]` (latency in ms, robust accuracy), ascending."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from robustsearch.analysis import style  # type: ignore[import-not-found]
+    from robustsearch.analysis.front import corners  # type: ignore[import-not-found]
+    from robustsearch.analysis.front_figure import scale  # type: ignore[import-not-found]
+
+    with matplotlib.rc_context(style.RC):
+        figure = Figure(figsize=(4.8, 3.2), dpi=100, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        scale(axes, front[:, 0].tolist(), front[:, 1].tolist())
+        line = corners([(time, robust) for time, robust in front], axes.get_xlim()[1])
+        axes.plot(line[:, 0], 100 * line[:, 1], color=style.FRONT, linewidth=1.2)
+        axes.plot(front[:, 0], 100 * front[:, 1], "o", color=style.FRONT, markersize=5)
+        canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

@@ -65,6 +65,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                 self._board.losses(epoch, trial.losses)
                 for row in trial.rows[measured:]:
                     self._board.row(row)
+                    portrait = trial.portrait()
+                    self._board.layers(row["epoch"], portrait.layers)
+                    self._board.examples(row["epoch"], portrait.clean, portrait.perturbed)
                 trial.save(self._checkpoint)
             except DivergedError as error:
                 ended, reason = "diverged", str(error)

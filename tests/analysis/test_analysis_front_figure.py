@@ -13,8 +13,9 @@ from matplotlib.text import Text
 
 from robustsearch.analysis import style
 from robustsearch.analysis.front import front_table
-from robustsearch.analysis.front_figure import draw, save
+from robustsearch.analysis.front_figure import draw
 from robustsearch.analysis.load import Run, load
+from robustsearch.analysis.paper import save
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_a_baseline_alone_can_be_drawn(make_run, make_row, tmp_path: Path) -> No
 
 def test_the_three_files(figure: Figure, tmp_path: Path) -> None:
     title, caption = "Pareto front of <by hand>", "n = 400 & more"
-    png, svg, pdf = save(figure, tmp_path, title, caption)
+    png, svg, pdf = save(figure, tmp_path, "pareto", title, caption)
     pixels = matplotlib.image.imread(png)
     assert pixels.shape[:2] == tuple(round(200 * side) for side in reversed(style.SIZE))
     assert np.ptp(pixels[..., :3]) > 0.8
@@ -154,7 +155,7 @@ def test_the_three_files(figure: Figure, tmp_path: Path) -> None:
 def test_the_same_points_give_the_same_files(hand_run: Run, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        save(draw(front_table(hand_run.table), "a caption", None), tmp_path / name, "title", "caption")
+        save(draw(front_table(hand_run.table), "a caption", None), tmp_path / name, "pareto", "title", "caption")
     for suffix in ("png", "svg", "pdf"):
         a, b = (tmp_path / name / f"pareto.{suffix}" for name in ("a", "b"))
         assert a.read_bytes() == b.read_bytes()
