@@ -32,7 +32,7 @@ from robustsearch.search.scheduler import RungScheduler
 from robustsearch.search.searcher import OptunaSearcher, make_study
 from robustsearch.search.simulate import Decider, simulate
 
-ETA, GRACE = 3, 1
+ETA, GRACE = 2, 3
 WORKERS = 4
 MORE = 4
 """Searches that stop trials may ask for so many times the recipes of those that do not, within the same cost."""

@@ -61,6 +61,8 @@ def _replay(folder: RunFolder, given: dict[str, Any]) -> int:
     settings = Settings(**{name: value for name, value in info.get("settings", {}).items() if name in known})
     settings = replace(settings, **given)
     settings.check()
+    if given and settings.seeds:
+        raise UserError(f"only a search can be simulated, but {folder.root} is the run of a design")
     return _simulate(folder, settings, info["epsilon"]) if given else _check(folder, settings, info["epsilon"])
 
 

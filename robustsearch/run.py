@@ -35,12 +35,13 @@ def parser() -> argparse.ArgumentParser:
     )
     root.argument_default = argparse.SUPPRESS  # only what is given changes a setting
     add = root.add_argument
-    add("--space", metavar="NAME", help="lwta, pni, mix, joint, or a .py file")
+    add("--space", metavar="NAME", help="lwta, pni, mix, joint, table1 (an ablation), or a .py file")
     add("--dataset", metavar="NAME", help="digits (default), fashion-mnist, cifar10, cifar100, svhn, FILE.npz")
     add("--data-dir", metavar="DIR", help="where the dataset's files are (default: data)")
     add("--fraction", type=float, metavar="F", help="share of the dataset's images to use (1)")
     add("--trials", type=int, metavar="N", help="recipes to try, beside the plain baseline (12)")
-    add("--epochs", type=int, metavar="E", help="epochs of a trial that is never stopped (12)")
+    add("--seeds", type=int, metavar="N", help="seeds of each row of an ablation (3)")
+    add("--epochs", type=int, metavar="E", help="epochs of a trial that is never stopped (12; an ablation's own)")
     add("--seed", type=int, metavar="S", help="seed of the search and of its trials (0)")
     add("--sampler", metavar="NAME", help="auto (default), tpe, gp, nsga2, random")
     add("--scheduler", metavar="NAME", help="mo-asha (default) stops trials early; none does not")
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     resume = given.pop("resume", False)
     try:
-        from .search.tuner import Settings, search
+        from .search.tuner import Settings, search, settings_of
 
         if resume:
             folder = _resumed(place, given)
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             if "space" not in given:
                 raise UserError("a search needs a space: add --space lwta, pni, mix, joint or a .py file")
-            settings = Settings(**given)
+            settings = settings_of(given)
             folder = _new(place, settings)
         crashed = search(settings, folder, address=place["address"], resume=resume)
     except UserError as error:

@@ -24,6 +24,7 @@ LEVELS = {
         "quiet",
         "cli",
         "variants",
+        "ablation",
         "__init__",
     ),
     1: ("data", "models", "attacks"),
@@ -87,6 +88,7 @@ def test_spaces_and_analysis_use_level_0_alone(folder: str) -> None:
         ("robustsearch.audit", {"torch", "ray", "optuna", "numpy"}),
         ("robustsearch.results", {"torch", "ray", "optuna"}),
         ("robustsearch.analysis.pareto", {"torch", "ray", "optuna"}),
+        ("robustsearch.ablation.statistics", {"torch", "ray", "optuna"}),
     ],
 )
 def test_a_light_module_imports_nothing_heavy(module: str, absent: set[str]) -> None:

@@ -16,12 +16,14 @@ from optuna.trial import TrialState
 
 from ..events import Event
 from .ledger import Ledger
+from .listed import ListedSearcher
 from .scheduler import RungScheduler
 from .searcher import OptunaSearcher
 from .simulate import Curve, SimulatedTrial
 
 DECISIONS = ("ask", "stop", "tell", "fail")
 Decision = dict[str, Any]
+Proposer = OptunaSearcher | ListedSearcher
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Replayed:
         return self.logged is None and self.made is None
 
 
-def replay(events: Sequence[Event], searcher: OptunaSearcher, scheduler: RungScheduler, ledger: Ledger) -> Replayed:
+def replay(events: Sequence[Event], searcher: Proposer, scheduler: RungScheduler, ledger: Ledger) -> Replayed:
     """Feed the events of a run to a searcher and a scheduler with the run's settings, a new study and a new ledger.
 
     Of a run that was interrupted, the decision that its last report led to may be missing from the log.
@@ -82,7 +84,7 @@ def _results(events: Sequence[Event]) -> list[list[Event]]:
     return groups
 
 
-def _deliver(group: list[Event], searcher: OptunaSearcher, scheduler: RungScheduler, ledger: Ledger) -> None:
+def _deliver(group: list[Event], searcher: Proposer, scheduler: RungScheduler, ledger: Ledger) -> None:
     name, last = str(group[0].trial), group[-1]
     if name not in ledger.entries:
         return  # the recipe was never asked for here: the comparison says so
@@ -101,7 +103,7 @@ def _deliver(group: list[Event], searcher: OptunaSearcher, scheduler: RungSchedu
         searcher.on_trial_complete(name, result)
 
 
-def _skip_ghosts(searcher: OptunaSearcher, number: int | None) -> None:
+def _skip_ghosts(searcher: Proposer, number: int | None) -> None:
     """Ask for what a driver asked the study for and died before it could log."""
     while number is not None and searcher.asked < number:
         searcher.study.tell(searcher.ask_study(), state=TrialState.FAIL)

@@ -1,11 +1,15 @@
-"""Find a search space: one of `search_spaces/` by name, or a file of the user's."""
+"""Find a search space: one of `search_spaces/` by name, or a file of the user's.
+
+A space either suggests recipes (a search) or lists them (a design of an ablation).
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +20,7 @@ from pydantic import ValidationError
 
 from robustsearch import search_spaces  # type: ignore[attr-defined]  # the folder `search_spaces`, as installed
 
+from ..ablation.designs import Design, listed
 from ..errors import SpaceError
 from ..recipe import Recipe, explain
 from ..seeds import derive
@@ -41,30 +46,45 @@ class Space:
     summary: str
     """First line of the module's documentation."""
     suggest: Callable[..., Recipe]
-    """`suggest(trial, epsilon) -> Recipe`."""
+    """`suggest(trial, epsilon) -> Recipe`; a design has none, and this raises."""
     starts: tuple[dict[str, Any], ...]
     """Settings tried first."""
+    design: Callable[[float], Mapping[str, Recipe]] | None = None
+    """`design(epsilon) -> dict[str, Recipe]`, the rows of an ablation by name; None in a search."""
+    protocol: str | None = None
+    """Evaluation protocol that the space asks for, where the user does not."""
+
+    def rows(self, epsilon: float) -> Design:
+        """The rows of a design, in order.
+
+        Raises:
+            SpaceError: they are no design, or are not all trained for the same number of epochs.
+        """
+        assert self.design is not None
+        with _blamed(f"`design` of space {self.name!r} must yield recipes, but"):
+            found = self.design(epsilon)
+        rows = listed(found)
+        epochs = {recipe.training.epochs for recipe in rows.values()}
+        if len(epochs) > 1:
+            raise SpaceError(f"the rows of a design must have the same epochs, but have {sorted(epochs)}")
+        return rows
 
     def sample(self, epsilon: float, seed: int, count: int = PROBES) -> list[Sample]:
-        """The starts, then random settings, `count` in all or more.
+        """The starts, then random settings, `count` in all or more; of a design, its rows, which have no settings.
 
         Raises:
             SpaceError: the space raises, or yields what is no recipe.
         """
+        if self.design:
+            return [Sample({}, {}, recipe) for recipe in self.rows(epsilon).values()]
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=derive(seed, "sample") % 2**32))
         for start in self.starts:
             study.enqueue_trial(dict(start))
         found = []
         for _ in range(max(count, len(self.starts) + 1)):
             trial = study.ask()
-            try:
+            with _blamed(f"`suggest` of space {self.name!r} must yield a recipe, but for {trial.params}"):
                 recipe = self.suggest(trial, epsilon)
-            except Exception as error:
-                what = explain(error) if isinstance(error, ValidationError) else str(error)
-                raise SpaceError(
-                    f"`suggest` of space {self.name!r} must yield a recipe, but for {trial.params} it raised "
-                    f"{type(error).__name__}: {what}"
-                ) from error
             if not isinstance(recipe, Recipe):
                 raise SpaceError(f"`suggest` of space {self.name!r} must yield a Recipe, but yielded {recipe!r}")
             found.append(Sample(trial.params, trial.distributions, recipe))
@@ -90,7 +110,7 @@ def find(name: str) -> Space:
     """The space of this name, or of this `.py` file.
 
     Raises:
-        SpaceError: there is none, or it has no `suggest`.
+        SpaceError: there is none, or it has neither `suggest` nor `design`, or both.
     """
     if name.endswith(".py"):
         module = _from_file(Path(name))
@@ -98,10 +118,30 @@ def find(name: str) -> Space:
         module = importlib.import_module(f"{search_spaces.__name__}.{name}")
     else:
         raise SpaceError(f"the space must be one of {', '.join(names())} or a .py file, but got {name!r}")
-    if not callable(getattr(module, "suggest", None)):
-        raise SpaceError(f"a space must define `suggest(trial, epsilon) -> Recipe`, but {name} does not")
+    suggest, design = (getattr(module, kind, None) for kind in ("suggest", "design"))
+    if callable(suggest) == callable(design):
+        has = "both" if design else "neither"
+        raise SpaceError(
+            f"a space must define `suggest(trial, epsilon) -> Recipe` or `design(epsilon) -> dict[str, Recipe]`, "
+            f"but {name} defines {has}"
+        )
     summary = (module.__doc__ or name).strip().splitlines()[0]
-    return Space(Path(name).stem, summary, module.suggest, tuple(getattr(module, "STARTS", ())))
+    starts = tuple(getattr(module, "STARTS", ()))
+    return Space(Path(name).stem, summary, suggest or _no_suggest, starts, design, getattr(module, "PROTOCOL", None))
+
+
+def _no_suggest(*_: object) -> Recipe:
+    raise SpaceError("a design lists its recipes, and suggests none")
+
+
+@contextmanager
+def _blamed(rule: str) -> Iterator[None]:
+    """What the user's code raises, as a `SpaceError` that says which rule it breaks."""
+    try:
+        yield
+    except Exception as error:
+        what = explain(error) if isinstance(error, ValidationError) else str(error)
+        raise SpaceError(f"{rule} it raised {type(error).__name__}: {what}") from error
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .ledger import Entry, Ledger
+    from .listed import ListedSearcher
     from .scheduler import RungScheduler
     from .searcher import OptunaSearcher
     from .spaces import Sample, Space
@@ -47,6 +48,11 @@ DRIVER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+SEARCH_ONLY = ("trials", "sampler", "scheduler", "eta", "grace", "repeats", "max_latency", "warm_start")
+"""Settings without a meaning for a design, whose rows are all run to their end."""
+SEEDS = 3
+"""Of each row of a design, where the user does not say."""
+
 MAX_FAILURES = 3
 """How often a trial whose worker died is started again, from its last epoch."""
 
@@ -81,6 +87,8 @@ class Settings:
     """Images of the full protocol for each member of the front, at the end; 0 leaves it out."""
     concurrency: int | None = None
     """None: as many as the cluster holds."""
+    seeds: int | None = None
+    """Seeds of each row of a design; None in a search."""
 
     @property
     def most_repeats(self) -> int:
@@ -93,6 +101,8 @@ class Settings:
         Raises:
             UserError: a value breaks its rule.
         """
+        if self.seeds is not None and self.seeds < 1:
+            raise UserError(f"`seeds` must be at least 1, but got {self.seeds}")
         for name in ("trials", "epochs", "grace", "cpus_per_trial"):
             if getattr(self, name) < 1:
                 raise UserError(f"`{name}` must be at least 1, but got {getattr(self, name)}")
@@ -117,6 +127,28 @@ class Settings:
         protocol(self.protocol)
 
 
+def settings_of(given: dict[str, Any]) -> Settings:
+    """The settings that a command was given, one of which is the space, with the space's own for the rest.
+
+    Raises:
+        UserError: there is no such space, or one of its kind has no use for a setting that was given.
+    """
+    from . import spaces
+
+    space = spaces.find(given["space"])
+    kind, unfit = ("a design", SEARCH_ONLY) if space.design else ("a search space", ("seeds",))
+    if wrong := [f"`--{name.replace('_', '-')}`" for name in unfit if name in given]:
+        raise UserError(f"{space.name} is {kind}, which takes no {' or '.join(wrong)}")
+    own: dict[str, Any] = {"protocol": space.protocol} if space.protocol else {}
+    if space.design:
+        rows = list(space.rows(0.1).values())  # neither number nor epochs depend on epsilon, which is not known yet
+        own |= {"seeds": SEEDS, "epochs": rows[0].training.epochs}
+        own |= given
+        trials = len(rows) * own["seeds"]
+        own |= {"scheduler": "none", "grace": own["epochs"], "trials": trials, "repeats": 0}
+    return Settings(**(own | given))
+
+
 def sampler_of(settings: Settings, samples: list[Sample]) -> str:
     """The sampler that the settings name; `auto` follows the space."""
     from .searcher import choose_sampler
@@ -125,13 +157,23 @@ def sampler_of(settings: Settings, samples: list[Sample]) -> str:
 
 
 def make_searcher(
-    settings: Settings, ledger: Ledger, study: optuna.Study, epsilon: float, *, baseline: bool = True
-) -> OptunaSearcher:
-    """The searcher of a run with these settings; `epsilon` is the l_inf radius of the evaluation."""
+    settings: Settings, ledger: Ledger, study: optuna.Study | None, epsilon: float, *, baseline: bool = True
+) -> OptunaSearcher | ListedSearcher:
+    """The searcher of a run with these settings; `epsilon` is the l_inf radius of the evaluation.
+
+    A design needs no study.
+    """
     from . import spaces
+    from .listed import ListedSearcher
     from .searcher import OptunaSearcher
 
     space = spaces.find(settings.space)
+    if space.design:
+        rows = {
+            name: recipe.replace(**{"training.epochs": settings.epochs}) for name, recipe in space.rows(epsilon).items()
+        }
+        return ListedSearcher(rows, ledger, seeds=settings.seeds or SEEDS, seed=settings.seed)
+    assert study is not None
     return OptunaSearcher(
         space,
         ledger,
@@ -265,7 +307,6 @@ def _run(
     from .searcher import open_study, warm_start
     from .worker import Worker
 
-    sampler = sampler_of(settings, samples)
     plan = Plan(
         rungs=rungs(settings.epochs, settings.eta, settings.grace),
         protocol=protocol(settings.protocol),
@@ -278,18 +319,17 @@ def _run(
         f"{space.name}: {space.summary}",
         f"{dataset.name}: {len(dataset.train)} training and {len(dataset.validation)} validation images, "
         f"epsilon {dataset.epsilon:.4g}.",
-        f"{settings.trials} trials and the baseline of {settings.epochs} epochs, measured after "
-        f"{', '.join(map(str, plan.rungs))}; {sampler}, {settings.scheduler}; {concurrency} at a time.",
-        f"At most {settings.most_repeats} more with further seeds, while it is uncertain what is on the front.",
+        *_intentions(settings, samples, plan.rungs, concurrency),
         f"Run folder: {folder.root}",
     )
     with Ledger(folder, max_latency=settings.max_latency) as ledger:
         ledger.log.append("start")
         attained = Attained(ledger)
         board = SearchBoard(folder.trials / "search", attained)
-        progress = Progress(out, ledger, attained, settings.trials + 1, settings.epochs, board.write)
-        study = open_study(folder)
-        if settings.warm_start and not study.trials:
+        study = None if space.design else open_study(folder)
+        expected = settings.trials + (study is not None)  # the baseline
+        progress = Progress(out, ledger, attained, expected, settings.epochs, board.write)
+        if study and settings.warm_start and not study.trials:
             count = warm_start(study, RunFolder(Path(settings.warm_start)), samples)
             _say(out, f"The sampler starts from {count} trials of {settings.warm_start}.")
         searcher = make_searcher(settings, ledger, study, dataset.epsilon)
@@ -312,7 +352,8 @@ def _run(
             ),
         ).fit()
         board.close()
-        if ledger.running or len(ledger.searched) < settings.trials:
+        asked = ledger.entries if space.design else ledger.searched
+        if ledger.running or len(asked) < settings.trials:
             raise KeyboardInterrupt
         if attained.hypervolume is not None:
             _say(
@@ -326,6 +367,21 @@ def _run(
         crashed = sum(entry.state == "crashed" for entry in ledger.entries.values())
     _draw(folder, out)
     return crashed
+
+
+def _intentions(settings: Settings, samples: list[Sample], rungs: tuple[int, ...], concurrency: int) -> list[str]:
+    """What is going to be run."""
+    if settings.seeds:
+        return [
+            f"{settings.trials} trials of {settings.epochs} epochs, each of {len(samples)} rows with {settings.seeds} "
+            f"seeds; none is stopped; {concurrency} at a time."
+        ]
+    sampler = sampler_of(settings, samples)
+    return [
+        f"{settings.trials} trials and the baseline of {settings.epochs} epochs, measured after "
+        f"{', '.join(map(str, rungs))}; {sampler}, {settings.scheduler}; {concurrency} at a time.",
+        f"At most {settings.most_repeats} more with further seeds, while it is uncertain what is on the front.",
+    ]
 
 
 def _examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: float, out: Console) -> None:
