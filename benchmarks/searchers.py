@@ -216,9 +216,10 @@ def draw(problem: Problem, runs: dict[str, list[NDArray[np.float64]]], path: Pat
         left, right = figure.subplots(1, 2)
         colours = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
         most = statistics.mean(run[-1, 0] for name, found in runs.items() if "no stopping" in name for run in found)
-        grid = np.geomspace(most / 200, most, 120)
-        for (name, found), colour in zip(runs.items(), colours, strict=False):
-            width = 2.2 if "robustsearch" in name else 1.1
+        grid = np.geomspace(most / 50, most, 120)
+        for (name, found), tint in zip(runs.items(), colours, strict=False):
+            ours = "robustsearch" in name
+            width, colour = (2.2, style.INK) if ours else (1.1, tint)
             curves = []
             for run in found:
                 values = np.concatenate([[0.0], attained(run, problem.base)])
@@ -234,6 +235,7 @@ def draw(problem: Problem, runs: dict[str, list[NDArray[np.float64]]], path: Pat
             surface = surface[np.argsort(surface[:, 1])]
             right.step(surface[:, 1], -100 * surface[:, 0], where="post", color=colour, lw=width)
         left.set_xscale("log")
+        left.set_xlim(most / 50, most)
         left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         left.xaxis.set_minor_locator(NullLocator())
