@@ -56,4 +56,4 @@ def test_the_wheel_holds_everything_under_one_name_and_runs(tmp_path: Path) -> N
         check=True,
     ).stdout
     assert shown.count(str(tmp_path / "site")) == 2
-    assert "['joint', 'lwta', 'mix', 'pni']" in shown
+    assert "['joint', 'lwta', 'mix', 'pni', 'table1']" in shown
