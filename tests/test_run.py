@@ -42,7 +42,7 @@ def run(*arguments: str, cwd: Path, timeout: float = 200) -> subprocess.Complete
 
 def replay(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "robustsearch.replay", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture

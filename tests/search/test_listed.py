@@ -164,11 +164,12 @@ def design(epsilon):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)
 def test_a_design_runs_end_to_end_and_replays(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     small = ["--fraction", "0.2", "--epochs", "1", "--final-images", "0", "--name", "e2e", "--concurrency", "1"]
     command = [sys.executable, "-m", "robustsearch.run", "--space", "own.py", "--seeds", "2", *small]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert (done.returncode, done.stderr) == (0, "")
     assert "4 trials of 1 epochs, each of 2 rows with 2 seeds; none is stopped" in done.stdout
     folder = RunFolder(tmp_path / "runs" / "e2e")
@@ -180,6 +181,6 @@ def test_a_design_runs_end_to_end_and_replays(tmp_path: Path) -> None:
     ]
     assert not folder.study_file.exists()
     replay = [sys.executable, "-m", "robustsearch.replay", str(folder.root)]
-    again = subprocess.run(replay, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    again = subprocess.run(replay, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert "every one made again as logged" in again.stdout, again.stderr
     assert replay_main([str(folder.root), "--trials", "3"]) == 2
