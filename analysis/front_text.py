@@ -149,7 +149,8 @@ def _repeats(points: pa.Table) -> str:
     seeds = [count for count in points["seeds"].to_pylist() if count > 1]
     if not seeds:
         return ""
-    return f"{_plural(len(seeds), 'point')} over {min(seeds)} to {max(seeds)} training seeds, all others from one"
+    counts = " to ".join(str(count) for count in sorted({min(seeds), max(seeds)}))
+    return f"{_plural(len(seeds), 'point')} over {counts} training seeds, all others from one"
 
 
 def _bracketed(text: str) -> str:

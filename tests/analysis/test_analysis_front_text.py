@@ -7,6 +7,7 @@ import pytest
 from robustsearch.analysis import front_text
 from robustsearch.analysis.front import front_table
 from robustsearch.analysis.load import Run, load
+from robustsearch.recipe import Recipe
 
 
 def test_the_caption_states_the_terms(hand_run: Run) -> None:
@@ -69,3 +70,12 @@ def test_a_point_before_the_last_epoch_is_labelled_with_its_epoch(make_row) -> N
     row = make_row("0001", 3, 0.5, 1.0) | {"on_front": False}
     assert front_text.point_label(row | {"final": True}) == "0001"
     assert front_text.point_label(row | {"final": False}) == "0001, epoch 3"
+
+
+def test_the_caption_says_how_many_points_have_several_seeds(make_row, make_run) -> None:
+    rows = [make_row("0001", 4, 0.50, 1.0), make_row("0002", 4, 0.4, 2.0, recipe=Recipe.of({"model": {"depth": 10}}))]
+    rows += [make_row(f"0001-s{seed}", 4, 0.52, 1.0, role="repeat", seed=seed) for seed in (1, 2)]
+    run = load(make_run(rows))
+    assert "1 point over 3 training seeds, all others from one." in front_text.caption(run, front_table(run.table))
+    run = load(make_run(rows[:2]))
+    assert "training seeds" not in front_text.caption(run, front_table(run.table))
