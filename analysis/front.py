@@ -15,15 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from robustsearch.errors import RunError
-from robustsearch.membership import by_point, pool, probabilities
+from robustsearch.membership import Z95, by_point, pool, probabilities
 from robustsearch.pareto import above_floor, hypervolume, is_front, objectives
 from robustsearch.results import FAILED
 
 ACCURACIES = ("natural", "fgsm", "pgd", "cw", "robust_l2")
 """What a point shows beside its robust accuracy."""
-
-NORMAL_95 = 1.959963984540054
-"""The 97.5% point of the standard normal distribution."""
 
 SLACK = 1.1
 """The hypervolume's reference point: this multiple of the slowest point's latency, at robust accuracy 0."""
@@ -85,8 +82,8 @@ def _points(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 values = [row[name] for row in group]
                 first[name] = None if None in values else float(np.mean(values))
             if error is not None:
-                first["robust_low"] = max(0.0, first["robust"] - NORMAL_95 * error)
-                first["robust_high"] = min(1.0, first["robust"] + NORMAL_95 * error)
+                first["robust_low"] = max(0.0, first["robust"] - Z95 * error)
+                first["robust_high"] = min(1.0, first["robust"] + Z95 * error)
             for name in ("latency_p50", "latency_p95"):
                 first[name] = float(np.median([row[name] for row in group]))
         rows.append(first | {"front_probability": probability, "seeds": len(group)})

@@ -23,12 +23,11 @@ import torch
 from robustsearch import data
 from robustsearch.evaluation.protocols import protocol
 from robustsearch.latency import device_name
-from robustsearch.membership import pool
+from robustsearch.membership import Z95, pool
 from robustsearch.models.pni import PNILayer
 from robustsearch.recipe import IBP, LWTA, PNI, Attack, Mix, Model, Recipe, Smoothing, Training
 from robustsearch.trial import Plan, Trial
 
-NORMAL_95 = 1.96
 CPU = torch.device("cpu")
 CLEAN = Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0)
 PGD = Mix(clean=0, noise=0, fgsm=0, pgd=1, cw=0)
@@ -111,7 +110,7 @@ def lines(rows: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
         mine = [row for row in rows if row["trial"] == name]
         last = [row | {"epoch": 0} for row in mine]  # early stopping may end seeds at different epochs
         (point,) = pool(last)
-        error = NORMAL_95 * point.error
+        error = Z95 * point.error
         robust = " / ".join(f"{100 * row['robust']:.1f}" for row in mine)
         alphas = [row["alpha"] for row in mine if row["alpha"] is not None]
         kept = [row["blocks_kept"] for row in mine if row["blocks_kept"] is not None]

@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 
 from .pareto import SAME_LATENCY, above_floor, is_front
 
+Z95 = 1.959963984540054
+"""0.975 quantile of the standard normal."""
+
 SEED_SPREAD = 0.02
 """Standard deviation of robust accuracy between seeds that is assumed before any point has two; counts as `SEED_WEIGHT`
 degrees of freedom."""

@@ -6,6 +6,9 @@ A row with a NaN is dominated by every finite row and never counts. Computed by 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import moocore
 import numpy as np
 import pyarrow as pa
@@ -15,6 +18,11 @@ Points = NDArray[np.float64]
 
 OBJECTIVES = {"robust": "max", "latency_p50": "min"}
 """Column of the results table to the direction in which it is better."""
+
+
+def is_measured(row: Mapping[str, Any]) -> bool:
+    """Whether a row of results has both objectives; that of a failure has not."""
+    return all(row.get(name) is not None for name in OBJECTIVES)
 
 
 def objectives(table: pa.Table) -> Points:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-Z95 = 1.959963984540054
-"""0.975 quantile of the standard normal."""
+from ..membership import Z95
 
 
 def wilson(mean: float, n: int, z: float = Z95) -> tuple[float, float]:

@@ -2,12 +2,18 @@
 
 spaces      find a search space by name or file
 ledger      what every trial is and was, rebuilt from the event log; writes the results
-searcher    Optuna's ask and tell behind Ray Tune's `Searcher`
-listed      the rows of a design behind the same
+proposer    a ledger's trials behind Ray Tune's `Searcher`, for the two that follow
+searcher    Optuna's ask and tell
+listed      the rows of a design
+racing      which candidate for the front is trained again with another seed
 halving     which trials go on: multi-objective asynchronous successive halving
 scheduler   that rule behind Ray Tune's `TrialScheduler`
 worker      the Tune trainable around `robustsearch.trial`
 board       TensorBoard
 tuner       one search from settings to results
 console     what a person sees while it runs
+live        what the search has attained so far, for console and TensorBoard
+simulate    a search in simulated time, through the same searcher and scheduler
+recorded    learning curves of trials that were run, for it
+replay      the decisions of a run again, from its event log
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pareto import OBJECTIVES, above_floor, is_front, normalised_hypervolume
+from ..pareto import above_floor, is_front, is_measured, normalised_hypervolume
 from .ledger import Entry, Ledger
 
 
@@ -31,7 +31,7 @@ class Attained:
     def update(self, entry: Entry) -> bool:
         """Take in the new rungs of a trial; whether there were any."""
         seen = self._seen.get(entry.name, 0)
-        rows = [row for row in entry.rows[seen:] if all(row.get(name) is not None for name in OBJECTIVES)]
+        rows = [row for row in entry.rows[seen:] if is_measured(row)]
         self._seen[entry.name] = len(entry.rows)
         if not rows or entry.role == "repeat":
             return False

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
-from ..pareto import OBJECTIVES
+from ..pareto import OBJECTIVES, is_measured
 from ..recipe import Recipe
 from .simulate import Curve, Row
 
@@ -77,7 +77,7 @@ class Recorded:
 def _curve(rows: Sequence[Mapping[str, Any]], recipe: Recipe, rungs: Sequence[int]) -> Curve | None:
     """The curve of one trial; None where nothing was measured. It fails where the record ends too early."""
     measured = sorted(
-        (dict(row) for row in rows if all(row[name] is not None for name in OBJECTIVES) and row["epoch"] in rungs),
+        (dict(row) for row in rows if is_measured(row) and row["epoch"] in rungs),
         key=lambda row: row["epoch"],
     )
     if not measured:

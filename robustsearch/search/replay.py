@@ -49,7 +49,7 @@ def replay(events: Sequence[Event], searcher: Proposer, scheduler: RungScheduler
     Of a run that was interrupted, the decision that its last report led to may be missing from the log.
     """
     count = len(_decisions(events))
-    checked = expected = seen = 0
+    checked = seen = 0
     made: list[Decision] = []
     logged: list[Decision] = []
     for group in _results(events):
@@ -61,8 +61,8 @@ def replay(events: Sequence[Event], searcher: Proposer, scheduler: RungScheduler
             _deliver(group, searcher, scheduler, ledger)
         logged += _decisions(group)
         made += _decisions(ledger.log.events[seen:])
-        seen, expected = len(ledger.log.events), len(logged)
-        while checked < expected:
+        seen = len(ledger.log.events)
+        while checked < len(logged):
             now = made[checked] if checked < len(made) else None
             if now != logged[checked]:
                 return Replayed(count, logged[checked], now)

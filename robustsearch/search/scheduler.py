@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from ..membership import standard_error
-from ..pareto import OBJECTIVES, SAME_LATENCY
+from ..pareto import SAME_LATENCY, is_measured
 from .halving import goes_on
 from .ledger import Entry, Ledger
 
@@ -66,7 +66,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _record(self, row: dict[str, Any]) -> int | None:
         """Put a row among the records of its rung; returns its place there, None where it has no metrics."""
-        if any(row.get(name) is None for name in OBJECTIVES):
+        if not is_measured(row):
             return None
         records = self._rungs.setdefault(row["epoch"], [])
         records.append((-row["robust"], row["latency_p50"]))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,11 +21,12 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from ..errors import RunError, SpaceError
-from ..pareto import OBJECTIVES
+from ..pareto import OBJECTIVES, is_measured
 from ..recipe import Recipe
 from ..runfolder import RunFolder
 from ..seeds import derive
 from .ledger import Entry, Ledger
+from .proposer import LedgerSearcher
 from .racing import next_repeat
 from .spaces import Sample, Space, is_numeric
 
@@ -56,7 +56,12 @@ def open_study(folder: RunFolder) -> optuna.Study:
     """The study of a run, new or as an earlier driver left it; the caller holds the folder's lock."""
     # A lock on the journal is one that a killed driver left, and Optuna would wait for it.
     folder.study_file.with_name(f"{folder.study_file.name}.lock").unlink(missing_ok=True)
-    return make_study(folder.name, JournalStorage(JournalFileBackend(str(folder.study_file))))
+    return make_study(folder.name, _journal(folder))
+
+
+def _journal(folder: RunFolder) -> JournalStorage:
+    """The storage of a run's study."""
+    return JournalStorage(JournalFileBackend(str(folder.study_file)))
 
 
 def make_study(name: str, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
@@ -79,10 +84,9 @@ def warm_start(study: optuna.Study, folder: RunFolder, samples: Sequence[Sample]
         RunError: the earlier run has no completed trial.
         SpaceError: a setting had other values there.
     """
-    study_file = folder.study_file
-    if not study_file.exists():
-        raise RunError(f"a warm start needs the folder of a search, but {folder.root} has no {study_file.name}")
-    old = optuna.load_study(study_name=folder.name, storage=JournalStorage(JournalFileBackend(str(study_file))))
+    if not folder.study_file.exists():
+        raise RunError(f"a warm start needs the folder of a search, but {folder.root} has no {folder.study_file.name}")
+    old = optuna.load_study(study_name=folder.name, storage=_journal(folder))
     done = old.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not done:
         raise RunError(f"a warm start needs completed trials, but {folder.root} has none")
@@ -111,13 +115,11 @@ def warm_started(folder: RunFolder) -> list[optuna.trial.FrozenTrial]:
     """The trials that the study of a run was given before its own."""
     if not folder.study_file.exists():
         return []
-    study = optuna.load_study(
-        study_name=folder.name, storage=JournalStorage(JournalFileBackend(str(folder.study_file)))
-    )
+    study = optuna.load_study(study_name=folder.name, storage=_journal(folder))
     return [trial for trial in study.get_trials() if "from" in trial.user_attrs]
 
 
-class OptunaSearcher(Searcher):  # type: ignore[misc]
+class OptunaSearcher(LedgerSearcher):
     """Proposes the baseline, what an earlier driver left unfinished, what the sampler asks for, and repeats.
 
     Attributes:
@@ -153,11 +155,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             repeats: at most so many further seeds of candidates for the front, once the sampler's trials have ended.
             seed: of the sampler, and of every first trial of a recipe.
         """
-        super().__init__()
-        self._space, self._ledger, self._overrides, self._epsilon = space, ledger, overrides, epsilon
+        super().__init__(ledger)
+        self._space, self._overrides, self._epsilon = space, overrides, epsilon
         self._sampler, self._trials, self._repeats, self._seed = sampler, trials, repeats, seed
-        self._names: dict[str, str] = {}
-        self._pending = deque(ledger.running.values())
         if baseline and "baseline" not in ledger.entries:
             self._pending.appendleft(ledger.ask("baseline", "baseline", baseline, seed, None))
         self.study = study
@@ -168,28 +168,13 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             for start in space.starts:
                 study.enqueue_trial(dict(start))
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's config: its name, recipe and seed; None while there may be one later, else `FINISHED`."""
-        if self._pending:
-            entry = self._pending.popleft()
-        elif len(self._ledger.searched) < self._trials:
-            entry = self._ask()
-        elif (repeat := self._repeat()) is not None:
-            entry = repeat
-        else:
-            return None if self._repeats_left() and self._ledger.running else str(Searcher.FINISHED)
-        self._names[trial_id] = entry.name
-        return {"trial": entry.name, "recipe": entry.recipe.to_json(), "seed": entry.seed}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: what a rung says is recorded by the scheduler, which decides on it."""
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the sampler how a trial ended. `error`: its worker died more often than is retried."""
-        entry = self._ledger.entries[self._names.pop(trial_id)]
-        if error and entry.state == "running":
-            self._ledger.finish(entry.name, "crashed", "its worker died", entry.trained, by="worker")
-        self._tell(entry)
+    def _next(self) -> Entry | str | None:
+        """What the sampler asks for, then repeats."""
+        if len(self._ledger.searched) < self._trials:
+            return self._ask()
+        if (repeat := self._repeat()) is not None:
+            return repeat
+        return None if self._repeats_left() and self._ledger.running else str(Searcher.FINISHED)
 
     def ask_study(self) -> optuna.trial.Trial:
         """The sampler's next trial, which the ledger does not know yet."""
@@ -218,7 +203,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         leader, seeds = chosen
         return self._ledger.ask(f"{leader.name}-s{seeds}", "repeat", leader.recipe, self._seed + seeds, None)
 
-    def _tell(self, entry: Entry) -> None:
+    def _ended(self, entry: Entry) -> None:
+        """Tell the sampler how a trial ended."""
         if entry.number is None:
             return
         if entry.state in ("completed", "stopped") and (values := best_values(entry.rows)):
@@ -243,26 +229,12 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             if trial.number not in known:
                 self.study.tell(trial.number, state=TrialState.FAIL)
             elif known[trial.number].state != "running":
-                self._tell(known[trial.number])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing, as for the ledger: the event log is the state."""
-        return {}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
+                self._ended(known[trial.number])
 
 
 def best_values(rows: Sequence[dict[str, Any]]) -> list[float] | None:
     """The objectives of the rung with the highest robust accuracy; None where no rung has finite ones."""
-    measured = [
-        [float(row[name]) for name in OBJECTIVES]
-        for row in rows
-        if all(row.get(name) is not None for name in OBJECTIVES)
-    ]
+    measured = [[float(row[name]) for name in OBJECTIVES] for row in rows if is_measured(row)]
     finite = [values for values in measured if all(map(math.isfinite, values))]
     return max(finite, key=lambda values: values[0]) if finite else None
 

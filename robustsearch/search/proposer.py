@@ -1,0 +1,55 @@
+"""What every searcher does for Ray Tune: hand out the trials of a ledger, those first that a driver left unfinished."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from .ledger import Entry, Ledger
+
+
+class LedgerSearcher(Searcher):  # type: ignore[misc]
+    """A Tune `Searcher` whose state is the ledger; what comes next is `_next` of the subclass."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._names: dict[str, str] = {}
+        self._pending = deque(ledger.running.values())
+
+    def _next(self) -> Entry | str | None:
+        """A new trial of the ledger; None while there may be one later, else `FINISHED`."""
+        raise NotImplementedError
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's config: its name, recipe and seed; None while there may be one later, else `FINISHED`."""
+        entry = self._pending.popleft() if self._pending else self._next()
+        if not isinstance(entry, Entry):
+            return entry
+        self._names[trial_id] = entry.name
+        return {"trial": entry.name, "recipe": entry.recipe.to_json(), "seed": entry.seed}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: what a rung says is recorded by the scheduler, which decides on it."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The end of a trial. `error`: its worker died more often than is retried."""
+        entry = self._ledger.entries[self._names.pop(trial_id)]
+        if error and entry.state == "running":
+            self._ledger.finish(entry.name, "crashed", "its worker died", entry.trained, by="worker")
+        self._ended(entry)
+
+    def _ended(self, entry: Entry) -> None:
+        """Called with each trial that has ended."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as for the ledger: the event log is the state."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
