@@ -14,7 +14,7 @@ from .errors import UserError
 from .runfolder import RunFolder
 
 if TYPE_CHECKING:
-    from .search.tuner import Settings
+    from .search.settings import Settings
 
 DESCRIPTION = """\
 Without options: feed what the log of a run says was measured to a fresh sampler
@@ -54,7 +54,7 @@ def _replay(folder: RunFolder, given: dict[str, Any]) -> int:
 
     import optuna
 
-    from .search.tuner import Settings
+    from .search.settings import Settings
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = {field.name for field in fields(Settings)}
@@ -68,10 +68,10 @@ def _replay(folder: RunFolder, given: dict[str, Any]) -> int:
 
 def _check(folder: RunFolder, settings: Settings, epsilon: float) -> int:
     from .events import read
+    from .search.assemble import make_scheduler, make_searcher
     from .search.ledger import Ledger
     from .search.replay import replay
     from .search.searcher import make_study, warm_started
-    from .search.tuner import make_scheduler, make_searcher
 
     events, _ = read(folder.events_file)
     ledger = Ledger(None, max_latency=settings.max_latency)
@@ -91,13 +91,13 @@ def _check(folder: RunFolder, settings: Settings, epsilon: float) -> int:
 def _simulate(folder: RunFolder, settings: Settings, epsilon: float) -> int:
     from . import results
     from .events import read
+    from .search.assemble import make_scheduler, make_searcher
     from .search.halving import rungs
     from .search.ledger import Ledger
     from .search.live import Attained
     from .search.recorded import TIMES, Recorded
     from .search.searcher import make_study
     from .search.simulate import simulate
-    from .search.tuner import make_scheduler, make_searcher
 
     rows = results.read(folder.results).to_pylist()
     recorded = Recorded(rows, rungs(settings.epochs, settings.eta, settings.grace))

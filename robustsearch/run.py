@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     }
     resume = given.pop("resume", False)
     try:
-        from .search.tuner import Settings, search, settings_of
+        from .search.settings import Settings, settings_of
+        from .search.tuner import search
 
         if resume:
             folder = _resumed(place, given)

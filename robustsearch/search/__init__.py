@@ -10,7 +10,11 @@ halving     which trials go on: multi-objective asynchronous successive halving
 scheduler   that rule behind Ray Tune's `TrialScheduler`
 worker      the Tune trainable around `robustsearch.trial`
 board       TensorBoard
+settings    what a run is asked to do
+assemble    its searcher and scheduler, from the settings
+placement   where trials run: the Ray cluster
 tuner       one search from settings to results
+closing     how it ends: the front examined, shown and drawn
 console     what a person sees while it runs
 live        what the search has attained so far, for console and TensorBoard
 simulate    a search in simulated time, through the same searcher and scheduler

@@ -7,7 +7,7 @@ replaced by one that reads the log.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -60,6 +60,8 @@ class Ledger:
         searched: the sampler's own trials, in order.
         running: those that were asked for and have not ended.
         ended_epochs: epochs trained by all that have ended, and `ended` is their number.
+        on_end: called with a trial as soon as its end is on disk, before anything else can be asked for. Tune tells a
+            searcher later, and what was asked in between would depend on what no log holds.
     """
 
     def __init__(self, folder: RunFolder | None, *, max_latency: float | None = None) -> None:
@@ -76,6 +78,7 @@ class Ledger:
         self.searched: list[Entry] = []
         self.running: dict[str, Entry] = {}
         self.ended = self.ended_epochs = 0
+        self.on_end: Callable[[Entry], object] = lambda entry: None
         self.log = EventLog(folder.events_file if folder else None)
         for event in self.log.events:
             self._apply(event)
@@ -112,6 +115,7 @@ class Ledger:
         kind = {"completed": "tell", "stopped": "stop"}.get(state, "fail")
         self._apply(self.log.append(kind, name, state=state, reason=reason, epoch=epoch, by=by))  # type: ignore[arg-type]
         self._write(self.entries[name])
+        self.on_end(self.entries[name])
 
     def _apply(self, event: Event) -> None:
         name, data = event.trial, event.data

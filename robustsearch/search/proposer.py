@@ -16,6 +16,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
         self._ledger = ledger
+        ledger.on_end = self._ended
         self._names: dict[str, str] = {}
         self._pending = deque(ledger.running.values())
 
@@ -35,14 +36,13 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         """Nothing: what a rung says is recorded by the scheduler, which decides on it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a trial. `error`: its worker died more often than is retried."""
+        """The end of a trial, which the ledger knows unless, by `error`, its worker died more often than is retried."""
         entry = self._ledger.entries[self._names.pop(trial_id)]
         if error and entry.state == "running":
             self._ledger.finish(entry.name, "crashed", "its worker died", entry.trained, by="worker")
-        self._ended(entry)
 
     def _ended(self, entry: Entry) -> None:
-        """Called with each trial that has ended."""
+        """Called with each trial as it ends."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as for the ledger: the event log is the state."""

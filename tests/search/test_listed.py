@@ -18,9 +18,10 @@ from robustsearch.replay import main as replay_main
 from robustsearch.run import main
 from robustsearch.runfolder import RunFolder
 from robustsearch.search import spaces
+from robustsearch.search.assemble import make_searcher
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.listed import ListedSearcher
-from robustsearch.search.tuner import make_searcher, settings_of
+from robustsearch.search.settings import settings_of
 
 ROWS = {
     "plain": Recipe(mix=Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0)),

@@ -14,14 +14,15 @@ from robustsearch import results
 from robustsearch.events import EventLog, read
 from robustsearch.recipe import Recipe
 from robustsearch.runfolder import RunFolder
+from robustsearch.search.assemble import make_scheduler, make_searcher
 from robustsearch.search.halving import rungs
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.live import Attained
 from robustsearch.search.recorded import Recorded
 from robustsearch.search.replay import replay
 from robustsearch.search.searcher import make_study, open_study
-from robustsearch.search.simulate import Curve, Moment, simulate
-from robustsearch.search.tuner import Settings, make_scheduler, make_searcher
+from robustsearch.search.settings import Settings
+from robustsearch.search.simulate import Curve, Moment, SimulatedTrial, simulate
 from robustsearch.seeds import derive
 
 EPOCHS = 8
@@ -129,6 +130,31 @@ def test_a_driver_that_died_before_it_could_log_an_ask_is_replayed(folder: RunFo
     ledger = Ledger(None)
     searcher, scheduler = make_searcher(settings, ledger, make_study("x"), 0.1), make_scheduler(settings, ledger)
     assert replay(events, searcher, scheduler, ledger).equal
+
+
+def test_tune_may_tell_a_searcher_late(folder: RunFolder) -> None:
+    """Tune calls `on_trial_complete` after a while, and asks for other trials meanwhile: the log still replays."""
+    settings = Settings("mix", trials=12, epochs=EPOCHS, sampler="tpe", repeats=0)
+    with Ledger(folder) as ledger:
+        searcher = make_searcher(settings, ledger, open_study(folder), 0.1)
+        scheduler = make_scheduler(settings, ledger)
+        late: list[str] = []
+        for number in range(13):
+            config = searcher.suggest(f"ray{number}")
+            assert isinstance(config, dict)
+            trial = SimulatedTrial(f"ray{number}", config, curve(Recipe.from_json(config["recipe"]), config["seed"]))
+            while scheduler.on_trial_result(None, trial, trial.result()) == scheduler.CONTINUE:
+                trial.place += 1
+            late.append(trial.trial_id)
+            if len(late) == 3:
+                while late:
+                    searcher.on_trial_complete(late.pop())
+        ledger.log.append("end")
+    events, _ = read(folder.events_file)
+    ledger = Ledger(None)
+    searcher, scheduler = make_searcher(settings, ledger, make_study("x"), 0.1), make_scheduler(settings, ledger)
+    found = replay(events, searcher, scheduler, ledger)
+    assert found.equal, found
 
 
 def test_repeats_come_last_within_their_budget_and_only_where_membership_is_uncertain() -> None:

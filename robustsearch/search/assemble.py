@@ -1,0 +1,71 @@
+"""A run's searcher and scheduler, from its settings: for the run itself, its replay and its simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..recipe import Mix, Recipe, Training
+from .settings import SEEDS, Settings
+
+if TYPE_CHECKING:
+    import optuna
+
+    from .ledger import Entry, Ledger
+    from .listed import ListedSearcher
+    from .scheduler import RungScheduler
+    from .searcher import OptunaSearcher
+    from .spaces import Sample
+
+
+def sampler_of(settings: Settings, samples: list[Sample]) -> str:
+    """The sampler that the settings name; `auto` follows the space."""
+    from .searcher import choose_sampler
+
+    return choose_sampler(samples) if settings.sampler == "auto" else settings.sampler
+
+
+def make_searcher(
+    settings: Settings, ledger: Ledger, study: optuna.Study | None, epsilon: float, *, baseline: bool = True
+) -> OptunaSearcher | ListedSearcher:
+    """The searcher of a run with these settings; `epsilon` is the l_inf radius of the evaluation.
+
+    A design needs no study.
+    """
+    from . import spaces
+    from .listed import ListedSearcher
+    from .searcher import OptunaSearcher
+
+    space = spaces.find(settings.space)
+    if space.design:
+        rows = {
+            name: recipe.replace(**{"training.epochs": settings.epochs}) for name, recipe in space.rows(epsilon).items()
+        }
+        return ListedSearcher(rows, ledger, seeds=settings.seeds or SEEDS, seed=settings.seed)
+    assert study is not None
+    return OptunaSearcher(
+        space,
+        ledger,
+        study,
+        baseline=plain(settings.epochs) if baseline else None,
+        overrides={"training.epochs": settings.epochs},
+        epsilon=epsilon,
+        sampler=sampler_of(settings, space.sample(epsilon, settings.seed)),
+        trials=settings.trials,
+        repeats=settings.most_repeats,
+        seed=settings.seed,
+    )
+
+
+def make_scheduler(
+    settings: Settings, ledger: Ledger, changed: Callable[[Entry], object] = lambda entry: None
+) -> RungScheduler:
+    """The scheduler of a run with these settings; `changed` is called after each change of a trial."""
+    from .scheduler import RungScheduler
+
+    return RungScheduler(ledger, eta=settings.eta if settings.scheduler == "mo-asha" else None, changed=changed)
+
+
+def plain(epochs: int) -> Recipe:
+    """The baseline: a plain ReLU WRN-34-1, trained on clean images as long as the others."""
+    return Recipe(mix=Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0), training=Training(epochs=epochs))

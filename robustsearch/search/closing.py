@@ -1,0 +1,68 @@
+"""How a run ends: its front is examined under the full protocol, shown and drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import RunError
+from ..runfolder import RunFolder
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .. import data
+
+
+def say(out: Console, *lines: str) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: float, out: Console) -> None:
+    """The full protocol and the masking checks, for each member of the front."""
+    from robustsearch.analysis import front  # type: ignore[import-not-found]
+
+    from .. import results
+    from .final import PROTOCOL, SPLIT, disagreements, distinct, examine_front
+
+    try:
+        points = front.front_table(results.read(folder.results))
+    except RunError:
+        return  # nothing was measured, as the end of the run says
+    front_rows = front.front_rows(points)
+    members = distinct(front_rows)
+    plain_epoch = max((row["epoch"] for row in points.to_pylist() if row["role"] == "baseline"), default=None)
+    ties = len(front_rows) - len(members)
+    besides = f" ({ties} more are as fast as a more robust one)" if ties else ""
+    say(out, f"Examining {len(members)} on the front{besides}: protocol {PROTOCOL}, {settings.final_images} images")
+    rungs = {(row["trial"], row["epoch"]): row["robust"] for row in members}
+    for row in examine_front(
+        folder, members, plain_epoch, dataset, images=settings.final_images, cpus=settings.cpus_per_trial, gpus=gpus
+    ):
+        verdict = "MASKED" if row["masked"] else "no masking found"
+        say(
+            out,
+            f"  {row['trial']:<8} epoch {row['epoch']:>3}  robust {100 * row['robust']:.1f}% "
+            f"(at its rung {100 * rungs[row['trial'], row['epoch']]:.1f}%)  {verdict}",
+        )
+    examined = results.read(folder.evaluations).to_pylist()
+    full = [row for row in examined if (row["protocol"], row["split"], row["variant"]) == (PROTOCOL, SPLIT, None)]
+    differ, pairs = disagreements(members, full)
+    say(out, f"The rungs and the full protocol order {differ} of {pairs} pairs of them differently")
+
+
+def draw(folder: RunFolder, out: Console) -> None:
+    """Show the front, and draw it where a person looks for it."""
+    from robustsearch.analysis import front, load, pareto
+
+    try:
+        run = load.load(folder.root)
+        points = front.front_table(run.table)
+    except RunError as error:
+        say(out, str(error))
+        return
+    pareto.show(run, points, out)
+    *_, page = pareto.write(run, points, None, folder.figures)
+    say(out, f"Front, interactive: {page}", f"TensorBoard: tensorboard --logdir {folder.trials}")
