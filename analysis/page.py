@@ -187,7 +187,8 @@ pre { background: #f5f5f5; padding: .5rem .75rem; overflow-x: auto; font-size: .
   nav, .controls, .copy, #toast, .modebar { display: none !important; }
   figure, pre, tr, img { break-inside: avoid; }
   h2 { break-after: avoid; }
-  .scroll, .tall { overflow: visible; max-height: none; }
+  .scroll, .tall, pre { overflow: visible; max-height: none; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   .scroll > img { width: 100%; }
   .figures { display: block; }
   table { font-size: 6.5pt; white-space: normal; }

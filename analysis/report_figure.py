@@ -20,7 +20,7 @@ from .front_text import Row
 from .report_numbers import Step
 from .traces import Trace
 
-NARROW = (4.6, 3.2)
+NARROW = (4.4, 3.1)
 """Inches, of a figure that a telephone shows whole: its text is still 7 pt there."""
 
 CURVES = 8
