@@ -27,7 +27,7 @@ def test_each_quantity_has_a_unit() -> None:
     """A number that is no share, no count and no name says its unit."""
     units = re.compile(
         r"\bms\b|\bs\b|images/s|pixel units|\[0, 1\]|share|nats|interval|epochs|images|draws|seed|votes|threads|"
-        r"parameters|multiply-accumulates|predictions|probability"
+        r"parameters|multiply-accumulates|predictions|probability|norm"
     )
     for name, (kind, text) in COLUMNS.items():
         if pa.types.is_floating(kind) or pa.types.is_integer(kind):
