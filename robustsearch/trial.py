@@ -20,8 +20,9 @@ from torch import Tensor
 from .attacks.gradient import crafting
 from .data import Dataset, Split, to_tensor
 from .errors import TrialError
+from .evaluation.methods import craft
 from .evaluation.protocols import Adversary, Protocol
-from .evaluation.robust import craft, evaluate
+from .evaluation.robust import evaluate
 from .latency import device_name, measure
 from .models.build import build_network
 from .models.deploy import deploy

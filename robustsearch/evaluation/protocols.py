@@ -15,7 +15,8 @@ class Adversary:
 
     column: str
     """Column of the results that holds the accuracy under it."""
-    method: Literal["fgsm", "pgd", "apgd", "apgd_targeted", "square", "cw"]
+    method: str
+    """A name in `methods.METHODS`."""
     norm: Norm = "linf"
     steps: int = 1
     """Steps; towards each class, if targeted; for Square, queries; for CW, of each search."""
