@@ -347,7 +347,8 @@ def explain(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             known = sorted({name for dotted in field_docs() for name in dotted.split(".")})
             near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-            lines.append(f"`{where}` is no field of a recipe" + (f"; did you mean `{near[0]}`?" if near else ""))
+            meant = f" (did you mean `{near[0]}`?)" if near else ""
+            lines.append(f"`{where}` is no field of a recipe{meant}, but got {item['input']!r}")
         elif item["type"] == "value_error":
             lines.append(f"{where}: {message}" if where else message)
         else:

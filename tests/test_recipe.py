@@ -78,7 +78,7 @@ def test_every_field_is_documented_and_has_a_column() -> None:
         ({"draws": 4}, "random at inference", "draws=4"),
         ({"draws": 4, "lwta": {"gate": "mean"}}, "random at inference", "draws=4"),
         ({"training": {"lr": float("nan")}}, "finite", "nan"),
-        ({"wings": 2}, "not permitted", "2"),
+        ({"wings": 2}, "is no field of a recipe", "2"),
         ({"training": {"trades": 6}}, "`pgd` and `clean` alone", "fgsm=0.125"),
         ({"training": {"trades": 6}, "mix": ALONE | {"clean": 1}}, "`pgd` and `clean` alone", "pgd=0"),
         ({"training": {"trades": 6, "clean_weight": 0.5}}, "`clean_weight` must be 0 with `trades`", "got 0.5"),
