@@ -11,7 +11,7 @@ A trial that failed has one more row, without metrics, with its state and reason
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -186,7 +186,12 @@ def _write(folder: Path, name: str, table: pa.Table) -> Path:
 
 def read(folder: Path) -> pa.Table:
     """The whole table below a run's `results/`, sorted by trial and epoch; an empty one where there is none."""
-    files = sorted(str(path) for path in folder.glob("*.parquet"))
+    return read_files(sorted(folder.glob("*.parquet")))
+
+
+def read_files(files: Sequence[Path]) -> pa.Table:
+    """The same of these files alone; a column that a file of an older version lacks is null there."""
     if not files:
         return SCHEMA.empty_table()
-    return pa.dataset.dataset(files, schema=SCHEMA).to_table().sort_by([("trial", "ascending"), ("epoch", "ascending")])
+    rows = pa.dataset.dataset([str(path) for path in files], schema=SCHEMA).to_table()
+    return rows.sort_by([("trial", "ascending"), ("epoch", "ascending")])

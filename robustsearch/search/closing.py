@@ -87,15 +87,15 @@ def examine_design(folder: RunFolder, dataset: data.Dataset, settings: Settings,
 
 
 def draw(folder: RunFolder, out: Console) -> None:
-    """Show the front, and draw it where a person looks for it."""
-    from robustsearch.analysis import front, load, pareto
+    """Show the front, draw it where a person looks for it, and write the report of the run."""
+    from robustsearch.analysis import front, load, pareto, report
 
     try:
         run = load.load(folder.root)
         points = front.front_table(run.table)
+        pareto.show(run, points, out)
+        *_, page = pareto.write(run, points, None, folder.figures)
+        say(out, f"Front, interactive: {page}")
     except RunError as error:
         say(out, str(error))
-        return
-    pareto.show(run, points, out)
-    *_, page = pareto.write(run, points, None, folder.figures)
-    say(out, f"Front, interactive: {page}", f"TensorBoard: tensorboard --logdir {folder.trials}")
+    say(out, f"Report: {report.write(folder.root)}", f"TensorBoard: tensorboard --logdir {folder.trials}")
