@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..errors import UserError
 
-ENGINES = ("auto", "eager", "compile", "cudagraph", "onnxruntime")
+ENGINES = ("auto", "eager", "compile", "cudagraph", "onnxruntime", "onnxruntime-kernel")
 
 
 def check_engine(name: str) -> None:

@@ -13,10 +13,7 @@ import numpy as np
 from ..models.lwta import LWTA
 from ..models.pni import PNIConv2d, PNILayer, PNILinear
 from ..models.smoothing import GaussianNoise
-from .graph import Graph, Value, convolve, form, multiply
-
-FUSED_UNITS = (2, 4, 8)
-"""Units of a gate that `kernel` has."""
+from .graph import GateRule, Graph, Value, convolve, form, multiply
 
 
 @form(LWTA)
@@ -25,9 +22,9 @@ def _lwta(layer: LWTA, graph: Graph, x: Value) -> Value:
     if temperature is not None and (scale or temperature != 1.0):
         raise AssertionError("no gate of evaluation is relaxed")
     winner = temperature is None
-    if graph.fused_gates and layer.units in FUSED_UNITS:
-        name = graph.node("Gate", x.name, domain="robustsearch", units=layer.units, winner=int(winner), scale=scale)
-        gated = replace(x, name=name)
+    graph.gates.append(GateRule(layer.units, winner, float(scale)))
+    if graph.placeholders:
+        gated = replace(x, name=graph.node("Tanh", x.name))
     else:
         pixels = int(np.prod(x.shape[1:], dtype=np.int64))
         blocks = graph.node("Reshape", x.name, graph.constant([-1, layer.blocks, layer.units, pixels]))

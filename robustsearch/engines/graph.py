@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -39,19 +40,30 @@ class Value:
     """How often the batch is repeated in it."""
 
 
+@dataclass(frozen=True)
+class GateRule:
+    """What a gate of U units does: softmax, or one winner, with noise of a scale on the logits."""
+
+    units: int
+    winner: bool
+    scale: float
+
+
 class Graph:
     """Nodes and constants under construction.
 
     Attributes:
         generator: Seeds of the random nodes.
-        fused_gates: Write gates as `kernel` wants them, not in operators of ONNX.
+        placeholders: Write gates, and what comes with them, as `kernel` wants them, not in operators of ONNX.
+        gates: What the gates written so far do.
     """
 
-    def __init__(self, seed: int, *, fused_gates: bool = False) -> None:
+    def __init__(self, seed: int, *, placeholders: bool = False) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.generator = np.random.default_rng(seed)
-        self.fused_gates = fused_gates
+        self.placeholders = placeholders
+        self.gates: list[GateRule] = []
         self._known: dict[int, tuple[Tensor, str]] = {}
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -112,21 +124,26 @@ def write(layer: nn.Module, graph: Graph, x: Value) -> Value:
     return function(layer, graph, x)
 
 
-def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int, fused_gates: bool = False) -> onnx.ModelProto:
-    """A deployed network as an ONNX model, images `[N, C, H, W]` -> probabilities `[N, classes]` for any N.
+def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.ModelProto:
+    """A deployed network as an ONNX model in standard operators.
+
+    It takes images `[N, C, H, W]` in [0, 1] for any N, and returns probabilities `[N, classes]`.
 
     Args:
         module: What `deploy` returned.
         shape: C, H, W of an image.
         seed: Of the draws.
-        fused_gates: See `Graph`.
 
     Raises:
         UnsupportedLayerError: it has a layer without a form.
     """
+    return assemble(module, shape, Graph(seed))
+
+
+def assemble(module: nn.Module, shape: tuple[int, int, int], graph: Graph) -> onnx.ModelProto:
+    """Write a deployed network into an empty graph, as the model that `model` returns."""
     if not isinstance(module, Deployed):
         raise UnsupportedLayerError(f"a network must be deployed to have a graph, but got {type(module).__name__}")
-    graph = Graph(seed, fused_gates=fused_gates)
     draws = [_probabilities(module, graph, Value(INPUT, shape)) for _ in range(module.passes)]
     mean = draws[0].name
     if len(draws) > 1:
@@ -247,15 +264,19 @@ def _repeat(layer: Repeat, graph: Graph, x: Value) -> Value:
 
 
 def _repeated(graph: Graph, x: Value, draws: int) -> Value:
-    return replace(x, name=graph.node("Concat", *[x.name] * draws, axis=0), times=x.times * draws)
+    name = graph.node("Sigmoid", x.name) if graph.placeholders else graph.node("Concat", *[x.name] * draws, axis=0)
+    return replace(x, name=name, times=x.times * draws)
 
 
 @form(Select)
 def _select(layer: Select, graph: Graph, x: Value) -> Value:
     if not len(layer.channels):
         raise UnsupportedLayerError("a layer must have channels, but one has lost them all")
-    name = graph.node("Gather", x.name, graph.constant(layer.channels), axis=1)
-    return replace(x, name=name, shape=(len(layer.channels), *x.shape[1:]))
+    shape = (len(layer.channels), *x.shape[1:])
+    if graph.placeholders:  # a convolution keeps onnxruntime's layout
+        picks = torch.eye(x.shape[0])[layer.channels.cpu()].view(len(layer.channels), -1, 1, 1)
+        return replace(x, name=graph.node("Conv", x.name, graph.constant(picks), kernel_shape=[1, 1]), shape=shape)
+    return replace(x, name=graph.node("Gather", x.name, graph.constant(layer.channels), axis=1), shape=shape)
 
 
 @form(Zeros)
@@ -265,3 +286,6 @@ def _zeros(layer: Zeros, graph: Graph, x: Value) -> Value:
     one = graph.node("ReduceMax", x.name, graph.constant([1, 2, 3]), keepdims=1)
     zero = graph.node("Mul", one, graph.constant(0.0))
     return replace(x, name=graph.node("Expand", zero, graph.constant([1, *size])), shape=tuple(size))
+
+
+from . import draws as _draws  # noqa: E402, F401 - registers the layers that draw

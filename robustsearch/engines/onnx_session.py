@@ -16,19 +16,26 @@ ERROR = 3
 """onnxruntime's severity: what is below it is not logged."""
 
 
-def options(libraries: list[Path]) -> onnxruntime.SessionOptions:
-    """Options of a session with as many threads as torch has, and with these libraries of operators."""
+def session(model: onnx.ModelProto, device: torch.device, operators: Path | None = None) -> Callable[[Tensor], Tensor]:
+    """Images `[N, C, H, W]` -> probabilities `[N, classes]`, both on the CPU, with as many threads as torch has.
+
+    Args:
+        model: What to run.
+        device: Where the network is that it comes from; must be the CPU.
+        operators: Library of operators of its own; such a model is not optimised any further.
+
+    Raises:
+        ValueError: the device is another.
+    """
+    if device.type != "cpu":
+        raise ValueError(f"onnxruntime needs a network on the CPU, but it is on {device}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = ERROR
-    for library in libraries:
-        options.register_custom_ops_library(str(library))
-    return options
-
-
-def session(model: onnx.ModelProto, options: onnxruntime.SessionOptions) -> Callable[[Tensor], Tensor]:
-    """Images `[N, C, H, W]` -> probabilities `[N, classes]`, both on the CPU."""
+    if operators:
+        options.register_custom_ops_library(str(operators))
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     loaded = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def predict(images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.lwta import LWTA
 from ..models.stochastic import is_hard, is_random, mean_network
 from . import check_engine
 
@@ -30,7 +31,7 @@ class Prepared:
     predict: Predict
     """Images `[N, C, H, W]` in [0, 1] -> probabilities `[N, classes]`."""
     engine: str
-    """What runs: `eager`, `compile`, `cudagraph`, `onnxruntime`, or `onnxruntime with gate kernel`."""
+    """What runs: One of `ENGINES` but `auto`."""
     build_s: float
     """Time that building and checking took, s."""
     reason: str | None
@@ -58,55 +59,48 @@ def prepare(
     """
     check_engine(engine)
     start = time.perf_counter()
-    chosen = ("cudagraph" if device.type == "cuda" else "onnxruntime") if engine == "auto" else engine
-    name, predict, reason = "eager", _eager(module), None
-    if chosen != "eager":
+    name, predict, reasons = "eager", _inference(module), []
+    for candidate in _candidates(engine, module, device):
         try:
-            name, predict = _built(chosen, module, shape, device, seed)
+            predict = _built(candidate, module, shape, device, seed)
         except Exception as error:  # what is thrown has no common type; the reason is written into the results
-            reason = f"{chosen}: {str(error).partition(chr(10))[0]}"
-    return Prepared(module, predict, name, time.perf_counter() - start, reason)
+            reasons.append(f"{candidate}: {str(error).partition(chr(10))[0]}")
+        else:
+            name = candidate
+            break
+    return Prepared(module, predict, name, time.perf_counter() - start, "; ".join(reasons) or None)
 
 
-def _built(
-    engine: str, module: nn.Module, shape: tuple[int, int, int], device: torch.device, seed: int
-) -> tuple[str, Predict]:
-    """An engine's name with its variant, and what to call.
+def _candidates(engine: str, module: nn.Module, device: torch.device) -> tuple[str, ...]:
+    """Engines to try before eager torch, the fastest first."""
+    if engine == "eager":
+        return ()
+    if engine != "auto":
+        return (engine,)
+    if device.type == "cuda":
+        return ("cudagraph",)
+    gates = any(isinstance(layer, LWTA) for layer in module.modules())
+    return ("onnxruntime-kernel", "onnxruntime") if gates else ("onnxruntime",)
+
+
+@torch.inference_mode()
+def _built(engine: str, module: nn.Module, shape: tuple[int, int, int], device: torch.device, seed: int) -> Predict:
+    """What to call.
 
     Raises:
         Exception: of any type, where it cannot be built, or does not return what the module does.
     """
-    with torch.inference_mode():
-        images = torch.rand((CHECKED, *shape), generator=torch.Generator().manual_seed(0)).to(device)
-        if engine == "onnxruntime":
-            return _onnxruntime(module, images, seed)
-        compiled: Any = torch.compile(module) if engine == "compile" else _graphed(module, device)
-        predict = _inference(compiled)
-        if is_random(module) or is_hard(module):
-            _compare(predict(images).sum(dim=1), torch.ones(CHECKED, device=device))
-        else:
-            _compare(predict(images), module(images))
-    return engine, predict
-
-
-def _onnxruntime(module: nn.Module, images: Tensor, seed: int) -> tuple[str, Predict]:
-    """The network in onnxruntime, with fused gates where it can."""
-    from . import draws  # noqa: F401 - registers its layers
-    from .graph import model
-    from .onnx_session import options, session
-
-    shape = (images.shape[1], images.shape[2], images.shape[3])
-    if images.device.type != "cpu":
-        raise ValueError(f"onnxruntime needs the network on the CPU, but it is on {images.device}")
-    if is_random(module) or is_hard(module):
+    images = torch.rand((CHECKED, *shape), generator=torch.Generator().manual_seed(0)).to(device)
+    predict = _BUILD[engine](module, shape, device, seed)
+    found = predict(images)
+    if not (is_random(module) or is_hard(module)):
+        _compare(found, module(images))
+        return predict
+    _compare(found.sum(dim=1), torch.ones(CHECKED, device=device))
+    if engine.startswith("onnxruntime"):
         with mean_network(module):
-            _compare(session(model(module, shape, seed=seed), options([]))(images), module(images))
-        predict = session(model(module, shape, seed=seed), options([]))
-        _compare(predict(images).sum(dim=1), torch.ones(CHECKED))
-    else:
-        predict = session(model(module, shape, seed=seed), options([]))
-        _compare(predict(images), module(images))
-    return "onnxruntime", predict
+            _compare(_BUILD[engine](module, shape, device, seed)(images), module(images))
+    return predict
 
 
 def _compare(found: Tensor, expected: Tensor) -> None:
@@ -116,16 +110,31 @@ def _compare(found: Tensor, expected: Tensor) -> None:
         raise ValueError(f"probabilities must be within {TOLERANCE} of the network's, but differ by {difference:.2g}")
 
 
-def _graphed(module: nn.Module, device: torch.device) -> Predict:
+def _onnxruntime(module: nn.Module, shape: tuple[int, int, int], device: torch.device, seed: int) -> Predict:
+    from .graph import model
+    from .onnx_session import session
+
+    return session(model(module, shape, seed=seed), device)
+
+
+def _kernel(module: nn.Module, shape: tuple[int, int, int], device: torch.device, seed: int) -> Predict:
+    from . import kernel
+    from .onnx_session import session
+
+    return session(kernel.model(module, shape, seed=seed), device, kernel.library())
+
+
+def _compile(module: nn.Module, shape: tuple[int, int, int], device: torch.device, seed: int) -> Predict:
+    return _inference(torch.compile(module))
+
+
+def _cudagraph(module: nn.Module, shape: tuple[int, int, int], device: torch.device, seed: int) -> Predict:
     from .cuda import graphed
 
-    if device.type != "cuda":
-        raise ValueError(f"CUDA graphs need a GPU, but the network is on {device}")
-    return graphed(module, device)
+    return _inference(graphed(module, device))
 
 
-def _eager(module: nn.Module) -> Predict:
-    return _inference(module)
+_BUILD = {"onnxruntime": _onnxruntime, "onnxruntime-kernel": _kernel, "compile": _compile, "cudagraph": _cudagraph}
 
 
 def _inference(module: Callable[[Tensor], Any]) -> Predict:
