@@ -84,6 +84,8 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "throughput": (pa.float64(), "deployed predictions at batch 128, images/s"),
     "feasible": (pa.bool_(), "within the run's limit on latency p50; null where not timed"),
     "engine": (pa.string(), "engine that ran the timed predictions"),
+    "engine_reason": (pa.string(), "why it is not the engine that was asked for; null where it is"),
+    "engine_build_s": (pa.float64(), "time to build that engine from the trained network, s"),
     "threads": (pa.int32(), "threads of the timed predictions"),
     "macs": (pa.int64(), "multiply-accumulates of one deployed prediction with all its draws"),
     "parameters": (pa.int64(), "parameters of the deployed network"),

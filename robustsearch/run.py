@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-latency", type=float, metavar="MS", help="p50 above which a recipe is infeasible")
     add("--warm-start", metavar="RUN", help="folder of an earlier run, whose trials teach the sampler")
     add("--protocol", metavar="NAME", help="at the rungs: quick (default), standard, full, report")
+    add("--engine", metavar="NAME", help="of timed predictions: auto (default), eager, compile, onnxruntime")
     add("--final-images", type=int, metavar="N", help="images of the last examination (64; an ablation's 200)")
     add("--cpus-per-trial", type=int, metavar="C", help="CPU cores and threads of a trial (1)")
     add("--gpus-per-trial", type=float, metavar="G", help="GPUs, or a part of one (0.25 where there are any)")

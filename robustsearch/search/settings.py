@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..engines import check_engine
 from ..errors import UserError
 from ..evaluation.protocols import protocol
 from .halving import GRACE
@@ -43,6 +44,8 @@ class Settings:
     warm_start: str | None = None
     """Folder of an earlier run of the same space, whose trials the sampler starts from."""
     protocol: str = "quick"
+    engine: str = "auto"
+    """What runs the deployed networks while they are timed."""
     cpus_per_trial: int = 1
     gpus_per_trial: float | None = None
     """None: a quarter of a GPU where the cluster has any, else none."""
@@ -88,6 +91,7 @@ class Settings:
             raise UserError(f"the sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
         if self.scheduler not in SCHEDULERS:
             raise UserError(f"the scheduler must be one of {', '.join(SCHEDULERS)}, but got {self.scheduler!r}")
+        check_engine(self.engine)
         protocol(self.protocol)
 
 

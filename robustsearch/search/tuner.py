@@ -121,6 +121,7 @@ def _run(
         protocol=protocol(settings.protocol),
         epsilon=dataset.epsilon,
         epsilon_l2=dataset.epsilon_l2,
+        engine=settings.engine,
     )
     out = pareto.console()
     say(
