@@ -22,6 +22,7 @@ EXAMPLES = """\
 examples:
   python -m robustsearch.run --space lwta
   python -m robustsearch.run --space joint --dataset cifar10 --trials 200
+  python -m robustsearch.run --ablate RUN:0007       what each part of that recipe does
   python -m robustsearch.run --resume --name RUN     go on where it was killed"""
 
 
@@ -36,6 +37,8 @@ def parser() -> argparse.ArgumentParser:
     root.argument_default = argparse.SUPPRESS  # only what is given changes a setting
     add = root.add_argument
     add("--space", metavar="NAME", help="lwta, pni, mix, joint, table1 (an ablation), or a .py file")
+    add("--ablate", metavar="RUN:TRIAL", help="in place of a space: what each part of this trial's recipe does")
+    add("--design", metavar="NAME", help="of --ablate: leave-one-out (default), one-in, path, random-path")
     add("--dataset", metavar="NAME", help="digits (default), fashion-mnist, cifar10, cifar100, svhn, FILE.npz")
     add("--data-dir", metavar="DIR", help="where the dataset's files are (default: data)")
     add("--fraction", type=float, metavar="F", help="share of the dataset's images to use (1)")
@@ -58,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, metavar="K", help="trials at a time (as many as fit)")
     add("--storage", metavar="DIR", help="where run folders go (runs)")
     add("--name", metavar="NAME", help="name of the run folder (SPACE-DATASET-TIME)")
+    add("--dry-run", action="store_true", help="say what it takes and start nothing")
+    add("--like", metavar="RUN", help="--dry-run: an earlier run, whose trials give times and variance")
+    add("--resolution", type=float, metavar="P", help="--dry-run: seeds that find a difference of P points")
+    add("--price", type=float, metavar="X", help="--dry-run: of the cluster an hour")
     add("--resume", action="store_true", help="go on with the run of this --name, as it was set")
     add("--address", metavar="ADDR", help="a running Ray cluster: auto, or HOST:PORT")
     return root
@@ -69,19 +76,24 @@ def main(arguments: list[str] | None = None) -> int:
     place = {
         name: given.pop(name, default) for name, default in (("storage", "runs"), ("name", None), ("address", None))
     }
-    resume = given.pop("resume", False)
+    resume, dry = given.pop("resume", False), given.pop("dry_run", False)
+    question = {name: given.pop(name) for name in ("like", "resolution", "price") if name in given}
     try:
         from .search.settings import Settings, settings_of
         from .search.tuner import search
 
+        if question and not dry:
+            raise UserError(f"`--{next(iter(question))}` is a question to `--dry-run`, but that was not given")
         if resume:
-            folder = _resumed(place, given)
+            folder = _resumed(place, given | ({"dry_run": dry} if dry else {}))
             known = {field.name for field in fields(Settings)}
             settings = Settings(**{k: v for k, v in folder.info()["settings"].items() if k in known})
         else:
-            if "space" not in given:
+            if not given.keys() & {"space", "ablate"}:
                 raise UserError("a search needs a space: add --space lwta, pni, mix, joint or a .py file")
             settings = settings_of(given)
+            if dry:
+                return _forecast(settings, question, place["address"])
             folder = _new(place, settings)
         crashed = search(settings, folder, address=place["address"], resume=resume)
     except UserError as error:
@@ -93,6 +105,13 @@ def main(arguments: list[str] | None = None) -> int:
     if crashed:
         print(f"{crashed} trials crashed; their reasons are in the results (state 'crashed')", file=sys.stderr)
     return 1 if crashed else 0
+
+
+def _forecast(settings: Any, question: dict[str, Any], address: str | None) -> int:
+    from .search.dry import Question, forecast
+
+    print(*forecast(settings, Question(**question), address), sep="\n")
+    return 0
 
 
 def _new(place: dict[str, Any], settings: Any) -> RunFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from ..errors import UserError
@@ -38,6 +39,24 @@ def connect(address: str | None, environment: dict[str, str]) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
     except (OSError, ValueError) as error:
         raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {error}") from error
+
+
+def cluster_resources(address: str | None) -> dict[str, float]:
+    """CPUs and GPUs of a running cluster, or of this machine; nothing is started.
+
+    Raises:
+        UserError: there is no cluster at that address.
+    """
+    if address is None:
+        import torch
+
+        return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    import ray
+
+    connect(address, {})
+    found: dict[str, float] = ray.cluster_resources()
+    ray.shutdown()
+    return found
 
 
 def resources(settings: Settings, cluster: dict[str, float]) -> tuple[float, int]:

@@ -42,7 +42,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     from .searcher import make_study, warm_start
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = spaces.find(settings.space)
+    space = spaces.of(settings)
     dataset = data.load(
         settings.dataset,
         data_dir=Path(settings.data_dir) if settings.data_dir else None,
