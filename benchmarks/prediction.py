@@ -1,9 +1,9 @@
 """What a prediction costs in each engine: `python -m benchmarks.prediction`.
 
 Networks of one shape, WRN-34-1 unless told otherwise, with random weights whose batch norms have seen random images,
-deployed and run by each engine on one thread. Contenders take turns; a turn is the median of a few predictions of a batch,
-a cell the median over turns with its quartiles. In brackets: times ReLU in the same engine, the median over turns of the
-ratio to that turn's ReLU. `unfused` is LWTA as it is usually published: every step of the Gumbel softmax on its own,
+deployed and run by each engine on one thread. Contenders take turns; a turn is the median of a few predictions of a
+batch, a cell the median over turns with its quartiles. In brackets: times ReLU in the same engine, of the least
+disturbed turn of each. `unfused` is LWTA as it is usually published: every step of the Gumbel softmax on its own,
 nothing folded. Prints a Markdown table.
 """
 
@@ -128,7 +128,7 @@ def turns(found: list[Contender], images: Tensor, runs: int, rounds: int) -> NDA
 def cell(times: NDArray[np.float64], relu: NDArray[np.float64]) -> str:
     """Median, quartiles, and the ratio to ReLU."""
     low, middle, high = np.quantile(times, [0.25, 0.5, 0.75])
-    return f"{middle:.3g} [{low:.3g}, {high:.3g}] ({np.median(times / relu):.2f})"
+    return f"{middle:.3g} [{low:.3g}, {high:.3g}] ({times.min() / relu.min():.2f})"
 
 
 def main() -> None:
