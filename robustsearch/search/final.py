@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -34,13 +33,13 @@ def distinct(front: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def examine_point(
-    root: str, trial: str, epoch: int, plain_epoch: int | None, dataset: Dataset, images: int, threads: int
+    place: str, trial: str, epoch: int, plain_epoch: int | None, dataset: Dataset, images: int, threads: int
 ) -> dict[str, Any]:
     """One (trial, epoch) of a run, as the row of an evaluation; `plain_epoch` is the baseline's, for transfer."""
     torch.set_num_threads(threads)
-    folder = RunFolder(Path(root))
-    network, recipe = load_network(folder.network(trial, epoch), dataset)
-    transfer = load_network(folder.network("baseline", plain_epoch), dataset)[0] if plain_epoch else None
+    folder = RunFolder.at(place)
+    network, recipe = load_network(folder.fetched_network(trial, epoch), dataset)
+    transfer = load_network(folder.fetched_network("baseline", plain_epoch), dataset)[0] if plain_epoch else None
     row = examine(network, recipe, dataset, protocol=protocol(PROTOCOL), split=SPLIT, images=images, transfer=transfer)
     return row | {"trial": trial, "epoch": epoch, "digest": recipe.digest, "recipe": recipe.to_json()} | recipe.flat()
 
@@ -65,9 +64,10 @@ def examine_front(
     pending = []
     for point in front:
         name = results.evaluation_name(point["trial"], point["epoch"], PROTOCOL, SPLIT)
-        if not (folder.evaluations / f"{name}.parquet").exists():
-            root = str(folder.root.resolve())
-            pending.append(remote.remote(root, point["trial"], point["epoch"], plain_epoch, shared, images, cpus))
+        if not results.is_whole(folder.evaluations / f"{name}.parquet"):
+            pending.append(
+                remote.remote(folder.place, point["trial"], point["epoch"], plain_epoch, shared, images, cpus)
+            )
     while pending:
         (ready,), pending = ray.wait(pending)
         row = ray.get(ready) | {"run": folder.name, "role": "search"}
