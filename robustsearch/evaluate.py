@@ -91,7 +91,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     from .examine import examine, examine_certified, load_network
 
     chosen = protocol(given.protocol or "full")
-    folder = RunFolder(given.run)
+    folder = RunFolder.fetched(given.run)
     settings = folder.info().get("settings", {})
     jobs = [(point, recipe) for point in _points(folder, given) for recipe in _variants(point, given)]
     directory = settings.get("data_dir")
@@ -102,7 +102,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     )
     start = time.monotonic()
     for count, (point, recipe) in enumerate(jobs, 1):
-        network, own = load_network(folder.network(point["trial"], point["epoch"]), dataset)
+        network, own = load_network(folder.fetched_network(point["trial"], point["epoch"]), dataset)
         if recipe.lwta:
             network.set_gate(recipe.lwta.gate, recipe.lwta.gate_noise)
         if given.certify is None:
@@ -130,6 +130,8 @@ def _evaluate(given: argparse.Namespace) -> int:
         row |= {"digest": recipe.digest, "recipe": recipe.to_json(), "variant": variant_name(recipe, own)}
         row |= recipe.flat()
         path = results.write_evaluation(folder.evaluations, row)
+        if folder.store:
+            folder.store.push("evaluations")
         left = (time.monotonic() - start) / count * (len(jobs) - count)
         line = _line(row) if given.certify is None else _certified_line(row)
         print(f"{_name(row, recipe)}: {line}  ({count}/{len(jobs)}, ~{left:.0f} s left)\n  {path}", flush=True)

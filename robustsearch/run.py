@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from dataclasses import fields
 from datetime import datetime
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from .cli import Parser
-from .errors import RunError, UserError
+from .errors import RunError, StorageError, UserError
 from .runfolder import RunFolder
+from .storage import is_url
 
 DESCRIPTION = """\
 Search a space of defence recipes: each trial trains a WideResNet with a sampled
@@ -59,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--cpus-per-trial", type=int, metavar="C", help="CPU cores and threads of a trial (1)")
     add("--gpus-per-trial", type=float, metavar="G", help="GPUs, or a part of one (0.25 where there are any)")
     add("--concurrency", type=int, metavar="K", help="trials at a time (as many as fit)")
-    add("--storage", metavar="DIR", help="where run folders go (runs)")
+    add("--storage", metavar="DIR", help="where run folders go: DIR (runs) or s3://BUCKET/PATH")
     add("--name", metavar="NAME", help="name of the run folder (SPACE-DATASET-TIME)")
     add("--dry-run", action="store_true", help="say what it takes and start nothing")
     add("--like", metavar="RUN", help="--dry-run: an earlier run, whose trials give times and variance")
@@ -71,13 +73,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 done, 1 a trial crashed, 2 bad input, 130 interrupted."""
+    """Run the command; returns its exit code: 0 done, 1 a trial crashed, 2 bad input, 3 disk, 130 interrupted."""
     given = vars(parser().parse_args(arguments))
     place = {
         name: given.pop(name, default) for name, default in (("storage", "runs"), ("name", None), ("address", None))
     }
     resume, dry = given.pop("resume", False), given.pop("dry_run", False)
-    question = {name: given.pop(name) for name in ("like", "resolution", "price") if name in given}
+    question: dict[str, Any] = {name: given.pop(name) for name in ("like", "resolution", "price") if name in given}
     try:
         from .search.settings import Settings, settings_of
         from .search.tuner import search
@@ -99,6 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except StorageError as error:
+        print(f"error: {error}\nNothing that was written is lost; to go on: {_resume_command(folder)}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print(f"\ninterrupted; to go on: {_resume_command(folder)}", file=sys.stderr)
         return 130
@@ -120,7 +125,7 @@ def _new(place: dict[str, Any], settings: Any) -> RunFolder:
         stems = (Path(settings.space).stem, Path(settings.dataset).stem)
         name = "-".join((*stems, datetime.now().strftime("%Y%m%d-%H%M%S")))
         name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
-    return RunFolder(_storage(place) / _checked(name))
+    return _folder(place, name)
 
 
 def _resumed(place: dict[str, Any], given: dict[str, Any]) -> RunFolder:
@@ -129,16 +134,22 @@ def _resumed(place: dict[str, Any], given: dict[str, Any]) -> RunFolder:
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UserError(f"a run is resumed as it was set, so `--resume` takes no other settings, but got {options}")
-    folder = RunFolder(_storage(place) / _checked(place["name"]))
+    folder = _folder(place, place["name"])
+    if folder.store:
+        folder.store.fetch()
     if not isinstance(folder.info().get("settings"), dict):
         raise RunError(f"run.json must hold the settings of the run, but {folder.info_file} does not")
     return folder
 
 
-def _storage(place: dict[str, Any]) -> Path:
-    if "://" in place["storage"]:
-        raise UserError(f"`--storage` must be a folder that every node can write, but got {place['storage']!r}")
-    return Path(place["storage"]).expanduser()
+def _folder(place: dict[str, Any], name: str) -> RunFolder:
+    storage = place["storage"]
+    if is_url(storage):
+        bare, question, options = storage.partition("?")
+        return RunFolder.at(f"{bare.rstrip('/')}/{_checked(name)}{question}{options}")
+    if "://" in storage:
+        raise UserError(f"`--storage` must be a folder that every node can write, or s3://..., but got {storage!r}")
+    return RunFolder(Path(storage).expanduser() / _checked(name))
 
 
 def _checked(name: str) -> str:
@@ -150,7 +161,8 @@ def _checked(name: str) -> str:
 
 
 def _resume_command(folder: RunFolder) -> str:
-    storage = "" if folder.root.parent == Path("runs") else f" --storage {folder.root.parent}"
+    place = folder.store.parent if folder.store else str(folder.root.parent)
+    storage = "" if place == "runs" else f" --storage {shlex.quote(place)}"
     return f"python -m robustsearch.run --resume --name {folder.name}{storage}"
 
 

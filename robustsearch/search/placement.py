@@ -22,8 +22,6 @@ DRIVER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-MAX_FAILURES = 3
-"""How often a trial whose worker died is started again, from its last epoch."""
 
 
 def connect(address: str | None, environment: dict[str, str]) -> None:
