@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from robustsearch import results
+from robustsearch.devices import comparable
 from robustsearch.errors import RunError
 
 
@@ -22,7 +23,7 @@ class Run:
     info: Mapping[str, Any]
     """`run.json`: name, space, dataset, seed, command, versions, ...; any of them may be missing."""
     table: pa.Table
-    """Every row of `results/`, failed trials included, sorted by trial and epoch."""
+    """Every row of `results/`, failed trials included, sorted by trial and epoch; timings of one device type alone."""
 
     @property
     def name(self) -> str:
@@ -39,7 +40,7 @@ def load(folder: Path) -> Run:
     if not folder.is_dir():
         raise RunError(f"`RUN` must be a folder, but {folder} is none")
     description, table = _description(folder / "run.json"), _results(folder / "results")
-    return Run(folder, description, results.with_verdicts(table, _read(folder / "evaluations")))
+    return Run(folder, description, comparable(results.with_verdicts(table, _read(folder / "evaluations"))))
 
 
 def _description(path: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import sys
 from dataclasses import fields
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, metavar="K", help="trials at a time (as many as fit)")
     add("--storage", metavar="DIR", help="where run folders go (runs)")
     add("--name", metavar="NAME", help="name of the run folder (SPACE-DATASET-TIME)")
-    add("--resume", action="store_true", help="go on with the run of this --name, as it was set")
+    add("--resume", action="store_true", help="go on with the run of this --name; with its --space, or begin it")
     add("--address", metavar="ADDR", help="a running Ray cluster: auto, or HOST:PORT")
     return root
 
@@ -65,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 1 a trial crashed, 2 bad input, 130 interrupted."""
     given = vars(parser().parse_args(arguments))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # the log of a job is read while it grows
     place = {
         name: given.pop(name, default) for name, default in (("storage", "runs"), ("name", None), ("address", None))
     }
@@ -75,8 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         if resume:
             folder = _resumed(place, given)
+            resume = folder.info_file.exists()
+        if resume:
             known = {field.name for field in fields(Settings)}
             settings = Settings(**{k: v for k, v in folder.info()["settings"].items() if k in known})
+            _check_same(given, settings)
         else:
             if "space" not in given:
                 raise UserError("a search needs a space: add --space lwta, pni, mix, joint or a .py file")
@@ -106,13 +112,25 @@ def _new(place: dict[str, Any], settings: Any) -> RunFolder:
 def _resumed(place: dict[str, Any], given: dict[str, Any]) -> RunFolder:
     if place["name"] is None:
         raise UserError("`--resume` needs the `--name` of a run")
-    if given:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if given and "space" not in given:
+        options = ", ".join(_option(name) for name in given)
         raise UserError(f"a run is resumed as it was set, so `--resume` takes no other settings, but got {options}")
     folder = RunFolder(_storage(place) / _checked(place["name"]))
+    if given and not folder.info_file.exists():
+        return folder  # a scheduler of jobs begins a run and resumes it by one command
     if not isinstance(folder.info().get("settings"), dict):
         raise RunError(f"run.json must hold the settings of the run, but {folder.info_file} does not")
     return folder
+
+
+def _check_same(given: dict[str, Any], settings: Any) -> None:
+    for name, value in given.items():
+        if value != (was := getattr(settings, name)):
+            raise UserError(f"a run is resumed as it was set, with {_option(name)} {was}, but got {value}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _storage(place: dict[str, Any]) -> Path:

@@ -19,6 +19,7 @@ LEVELS = {
         "events",
         "pareto",
         "membership",
+        "devices",
         "seeds",
         "runfolder",
         "quiet",

@@ -18,7 +18,7 @@ from ..runfolder import RunFolder
 from .assemble import make_scheduler, make_searcher, sampler_of
 from .closing import draw, examine, say
 from .halving import rungs
-from .placement import DRIVER_ENVIRONMENT, MAX_FAILURES, WORKER_ENVIRONMENT, connect, resources
+from .placement import DRIVER_ENVIRONMENT, MAX_FAILURES, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -64,19 +64,19 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     os.environ.update(environment)  # a local cluster's workers inherit it
     connect(address, environment)
     try:
-        gpus, concurrency = resources(settings, ray.cluster_resources())
+        place = find_place(settings, folder.root, address=address)
         if not resume:
-            folder.write_info(_info(settings, folder, dataset))
+            folder.write_info(_info(settings, folder, dataset, place))
         lock = folder.lock()
         try:
-            return _run(settings, folder, space, samples, dataset, gpus, concurrency)
+            return _run(settings, folder, space, samples, dataset, place)
         finally:
             os.close(lock)
     finally:
         ray.shutdown()
 
 
-def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset) -> dict[str, Any]:
+def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset, place: Place) -> dict[str, Any]:
     """What `run.json` says."""
     from ..latency import device_name
     from .ledger import versions
@@ -90,6 +90,7 @@ def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset) -> dict[
         "epsilon": dataset.epsilon,
         "epsilon_l2": dataset.epsilon_l2,
         "driver": device_name("cpu"),
+        "device": place.device,
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -101,8 +102,7 @@ def _run(
     space: Space,
     samples: list[Sample],
     dataset: data.Dataset,
-    gpus: float,
-    concurrency: int,
+    place: Place,
 ) -> int:
     from ray import tune
 
@@ -127,7 +127,8 @@ def _run(
         f"{space.name}: {space.summary}",
         f"{dataset.name}: {len(dataset.train)} training and {len(dataset.validation)} validation images, "
         f"epsilon {dataset.epsilon:.4g}.",
-        *_intentions(settings, samples, plan.rungs, concurrency),
+        *place.lines(),
+        *_intentions(settings, samples, plan.rungs, place.concurrency),
         f"Run folder: {folder.root}",
     )
     with Ledger(folder, max_latency=settings.max_latency) as ledger:
@@ -144,13 +145,13 @@ def _run(
         root = str(folder.root.resolve())
         worker = tune.with_parameters(Worker, root=root, dataset=dataset, plan=plan, threads=settings.cpus_per_trial)
         tune.Tuner(
-            tune.with_resources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
+            tune.with_resources(worker, place.request()),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=make_scheduler(settings, ledger, progress.changed),
                 num_samples=-1,
                 reuse_actors=True,
-                max_concurrent_trials=concurrency,
+                max_concurrent_trials=place.concurrency,
             ),
             run_config=tune.RunConfig(
                 name="tune",
@@ -170,7 +171,7 @@ def _run(
                 f"network's to {SPAN:g} times that, in {attained.epochs} epochs of training",
             )
         if settings.final_images:
-            examine(folder, dataset, settings, gpus, out)
+            examine(folder, dataset, settings, place.gpus, out)
         ledger.log.append("end")
         crashed = sum(entry.state == "crashed" for entry in ledger.entries.values())
     draw(folder, out)
