@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ..errors import UserError
 
 ANSWER_S = 120
 """Within which every node must have looked at the run's folder, s."""
+DRIVER = "driver"
+"""Name of the driver's own file beside the run's folder."""
 ACCELERATOR = "accelerator_type:"
 """Ray gives a node with GPUs a resource of this prefix and the GPU's type."""
 
@@ -49,8 +52,10 @@ def room(nodes: Iterable[Node], cpus: int, gpus: float) -> dict[str, int]:
     return dict(sorted(held.items(), key=lambda item: (-item[1], item[0])))
 
 
-def living_nodes(folder: Path) -> list[Node]:
+def living_nodes(folder: Path | None) -> list[Node]:
     """The nodes that are alive; every other one than the driver's has been asked what it is and what it sees.
+
+    `folder` is the run's; None where that is in an object store, of which nothing has to be seen.
 
     Raises:
         UserError: a node does not share the run's folder with the driver, has no robustsearch, or does not answer.
@@ -88,40 +93,35 @@ def nodes_to_come() -> list[Node]:
     return found
 
 
-def look(probe: str, name: str) -> tuple[str, bool]:
-    """Run on a node: its processor's name, and whether it sees the driver's file and could leave one beside it."""
+def look(probe: str | None, name: str) -> str:
+    """Run on a node: its processor's name. Where it sees the driver's file, it leaves a copy of it beside it."""
     from ..latency import device_name
 
-    file = Path(probe)
-    try:
-        (file / name).write_text((file / "driver").read_text())
-    except OSError:
-        return device_name("cpu"), False
-    return device_name("cpu"), True
+    if probe is not None:
+        file = Path(probe)
+        with suppress(OSError):
+            (file / name).write_text((file / DRIVER).read_text())
+    return device_name("cpu")
 
 
-def _ask(nodes: list[dict[str, Any]], folder: Path) -> dict[str, str]:
+def _ask(nodes: list[dict[str, Any]], folder: Path | None) -> dict[str, str]:
     """The processor of each node, by the node's id; one that dies before it answers is left out."""
-    if not nodes:
-        return {}
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir()).absolute()
-    probe, word = nearest / f".robustsearch-{uuid.uuid4().hex}", uuid.uuid4().hex
+    if not nodes:
+        return {}
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
     found = {}
-    try:
-        probe.mkdir()
-        (probe / "driver").write_text(word)
-        task = ray.remote(num_cpus=0, max_retries=0)(look)
+    with _probe(folder) as probe:
         asked = []
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked.append(task.options(scheduling_strategy=there).remote(str(probe), node["NodeID"]))
+            asked.append(task.options(scheduling_strategy=there).remote(probe and str(probe), node["NodeID"]))
         for node, answer in zip(nodes, asked, strict=True):
             identity, host = node["NodeID"], node["NodeManagerHostname"]
             try:
-                device, seen = ray.get(answer, timeout=ANSWER_S)
+                device = ray.get(answer, timeout=ANSWER_S)
             except ray.exceptions.RayTaskError as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise UserError(f"robustsearch must be installed on every node, but {host} says: {reason}") from error
@@ -129,18 +129,39 @@ def _ask(nodes: list[dict[str, Any]], folder: Path) -> dict[str, str]:
                 raise UserError(f"every node must answer within {ANSWER_S} s, but {host} does not") from None
             except ray.exceptions.RayError:
                 continue
-            left = probe / identity
-            if not seen or not left.is_file() or left.read_text() != word:
+            if probe and not _same(probe / identity, probe / DRIVER):
                 raise UserError(
-                    f"`--storage` must be a folder that all nodes share, but {host} sees another {nearest} than "
+                    f"`--storage` must be a folder that all nodes share, but {host} sees another {probe.parent} than "
                     f"{socket.gethostname()}"
                 )
             found[identity] = device
+    return found
+
+
+@contextmanager
+def _probe(folder: Path | None) -> Iterator[Path | None]:
+    """A folder for as long as it is looked at, with a file of the driver's, beside a run's folder."""
+    if folder is None:
+        yield None
+        return
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir()).absolute()
+    probe = nearest / f".robustsearch-{uuid.uuid4().hex}"
+    try:
+        probe.mkdir()
+        (probe / DRIVER).write_text(uuid.uuid4().hex)
     except OSError as error:
         raise UserError(f"`--storage` must be writable, but {nearest} is not: {error.strerror}") from error
+    try:
+        yield probe
     finally:
         shutil.rmtree(probe, ignore_errors=True)
-    return found
+
+
+def _same(copy: Path, original: Path) -> bool:
+    try:
+        return copy.read_text() == original.read_text()
+    except OSError:
+        return False
 
 
 def _accelerator(resources: dict[str, float]) -> str | None:

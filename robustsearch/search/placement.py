@@ -82,8 +82,8 @@ class Place:
         )
 
 
-def find_place(settings: Settings, folder: Path, *, address: str | None) -> Place:
-    """Where the trials of a run go, on the cluster that is connected.
+def find_place(settings: Settings, folder: Path | None, *, address: str | None) -> Place:
+    """Where the trials of a run go, on the cluster that is connected; `folder` is the run's, None in an object store.
 
     Where nodes differ in what they would time on, trials are kept to the type that holds most of them. Where there is
     an autoscaler, trials are as many as the cluster may grow to hold.
