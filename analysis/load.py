@@ -24,6 +24,8 @@ class Run:
     """`run.json`: name, space, dataset, seed, command, versions, ...; any of them may be missing."""
     table: pa.Table
     """Every row of `results/`, failed trials included, sorted by trial and epoch; timings of one device type alone."""
+    evaluations: pa.Table
+    """Every row of `evaluations/`: single networks under another protocol, another split or another gate."""
 
     @property
     def name(self) -> str:
@@ -39,11 +41,20 @@ def load(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise RunError(f"`RUN` must be a folder, but {folder} is none")
-    description, table = _description(folder / "run.json"), _results(folder / "results")
-    return Run(folder, description, comparable(results.with_verdicts(table, _read(folder / "evaluations"))))
+    info, table, evaluations = (
+        description(folder / "run.json"),
+        _results(folder / "results"),
+        _read(folder / "evaluations"),
+    )
+    return Run(folder, info, comparable(results.with_verdicts(table, evaluations)), evaluations)
 
 
-def _description(path: Path) -> Mapping[str, Any]:
+def description(path: Path) -> Mapping[str, Any]:
+    """What a `run.json` says.
+
+    Raises:
+        RunError: it is absent, or cannot be read.
+    """
     if not path.is_file():
         raise RunError(f"`RUN` must be the folder of a run, with a run.json, but {path.parent} has none")
     try:

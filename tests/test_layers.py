@@ -29,7 +29,7 @@ LEVELS = {
         "__init__",
     ),
     1: ("data", "models", "attacks"),
-    2: ("training", "evaluation", "latency"),
+    2: ("training", "evaluation", "engines", "latency"),
     3: ("trial", "examine"),
     4: ("search",),
     5: ("run", "evaluate", "audit", "replay"),

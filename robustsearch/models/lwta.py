@@ -124,13 +124,13 @@ class LWTA(Stochastic):
     @property
     def random(self) -> bool:
         """Whether evaluation draws winners: for `sample` and for `noisy` with s > 0, but for smooth modes."""
-        scale, _ = self._rule(training=False)
+        scale, _ = self.rule(training=False)
         return scale > 0
 
     def forward(self, h: Tensor) -> Tensor:
         """Gated features, of the shape of `h`."""
         blocks = h.view(h.shape[0], self.blocks, self.units, *h.shape[2:])
-        scale, temperature = self._rule(self.training)
+        scale, temperature = self.rule(self.training)
         if self.units == 2:
             first, second = blocks.unbind(dim=2)
             margin = first - second
@@ -148,7 +148,7 @@ class LWTA(Stochastic):
             xi = xi * self.ibp().view(-1, *[1] * (h.dim() - 1))
         return (blocks * xi.to(h.dtype)).flatten(1, 2)
 
-    def _rule(self, training: bool) -> tuple[float, float | None]:
+    def rule(self, training: bool) -> tuple[float, float | None]:
         """Noise scale s and temperature of the gate now; temperature None is one winner."""
         if self.mode in ("surrogate", "mean"):
             return 0.0, 1.0

@@ -54,14 +54,14 @@ class Noise:
         only.
         """
         dtype = at_least_float32(like.dtype)
-        draw = torch.rand(tuple(shape), generator=self._generator(like.device), device=like.device, dtype=dtype)
+        draw = torch.rand(tuple(shape), generator=self.generator(like.device), device=like.device, dtype=dtype)
         # torch.rand is a multiple of eps / 2 in [0, 1): only 0 has to move, to half a grid step.
         return draw.clamp_min_(torch.finfo(dtype).eps / 4)
 
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal; device and dtype as `uniform`."""
         dtype = at_least_float32(like.dtype)
-        return torch.randn(tuple(shape), generator=self._generator(like.device), device=like.device, dtype=dtype)
+        return torch.randn(tuple(shape), generator=self.generator(like.device), device=like.device, dtype=dtype)
 
     def state(self) -> dict[str, Tensor]:
         """Where every stream stands: the seed, and the generator state of each device used."""
@@ -73,7 +73,8 @@ class Noise:
         self.seed(int(state["seed"]))
         self._saved = {device: stream.cpu() for device, stream in state.items() if device != "seed"}
 
-    def _generator(self, device: torch.device) -> torch.Generator:
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The stream of a device, begun when first used."""
         generator = self._generators.get(device)
         if generator is None:
             generator = torch.Generator(device).manual_seed(self._seed)

@@ -83,7 +83,8 @@ class Space:
         found = []
         for _ in range(max(count, len(self.starts) + 1)):
             trial = study.ask()
-            with _blamed(f"`suggest` of space {self.name!r} must yield a recipe, but for {trial.params}"):
+            settings = f" for {trial.params}" if trial.params else ""
+            with _blamed(f"`suggest` of space {self.name!r} must yield recipes, but{settings}"):
                 recipe = self.suggest(trial, epsilon)
             if not isinstance(recipe, Recipe):
                 raise SpaceError(f"`suggest` of space {self.name!r} must yield a Recipe, but yielded {recipe!r}")
@@ -140,8 +141,9 @@ def _blamed(rule: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        what = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise SpaceError(f"{rule} it raised {type(error).__name__}: {what}") from error
+        if isinstance(error, ValidationError):
+            raise SpaceError(f"{rule} one breaks a rule: {explain(error)}") from error
+        raise SpaceError(f"{rule} it raised {type(error).__name__}: {error}") from error
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -66,7 +66,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     try:
         place = find_place(settings, folder.root, address=address)
         if not resume:
-            folder.write_info(_info(settings, folder, dataset, place))
+            folder.write_info(_info(settings, folder, space, dataset, place))
         lock = folder.lock()
         try:
             return _run(settings, folder, space, samples, dataset, place)
@@ -76,7 +76,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         ray.shutdown()
 
 
-def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset, place: Place) -> dict[str, Any]:
+def _info(settings: Settings, folder: RunFolder, space: Space, dataset: data.Dataset, place: Place) -> dict[str, Any]:
     """What `run.json` says."""
     from ..latency import device_name
     from .ledger import versions
@@ -84,6 +84,7 @@ def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset, place: P
     return {
         "name": folder.name,
         "command": shlex.join(["python", "-m", "robustsearch.run", *sys.argv[1:]]),
+        "summary": space.summary,
         "settings": asdict(settings),
         **{name: getattr(settings, name) for name in ("space", "protocol", "epochs", "trials", "seed")},
         "dataset": dataset.name,
@@ -120,6 +121,7 @@ def _run(
         protocol=protocol(settings.protocol),
         epsilon=dataset.epsilon,
         epsilon_l2=dataset.epsilon_l2,
+        engine=settings.engine,
     )
     out = pareto.console()
     say(
