@@ -71,15 +71,18 @@ class Place:
         kept = f"in({','.join(self.nodes)})"
         return tune.PlacementGroupFactory([need], bundle_label_selector=[{"ray.io/node-id": kept}])
 
-    def lines(self) -> list[str]:
-        """What a person should know of it."""
-        if not self.cluster:
-            return []
-        nodes = f"{self.cluster} node{'' if self.cluster == 1 else 's'} alive; trials are timed on {self.device}."
-        unused = ", ".join(f"{device} (would hold {fit})" for device, fit in self.idle.items())
-        return [nodes] + (
-            [f"Latency is compared within one device type, so these get no trials: {unused}."] * bool(unused)
-        )
+    def lines(self, begun: str | None) -> list[str]:
+        """What a person should know of it; `begun` is the device type on which the run was begun."""
+        found = []
+        if self.cluster:
+            nodes = f"{self.cluster} node{'' if self.cluster == 1 else 's'} alive"
+            found.append(f"{nodes}; trials are timed on {self.device}.")
+        if self.idle:
+            unused = ", ".join(f"{device} (would hold {fit})" for device, fit in self.idle.items())
+            found.append(f"Latency is compared within one device type, so these get no trials: {unused}.")
+        if begun not in (None, self.device):
+            found.append(f"The run was begun on {begun}: latencies of the two device types are not compared.")
+        return found
 
 
 def find_place(settings: Settings, folder: Path | None, *, address: str | None) -> Place:

@@ -129,7 +129,7 @@ def _run(
         f"{space.name}: {space.summary}",
         f"{dataset.name}: {len(dataset.train)} training and {len(dataset.validation)} validation images, "
         f"epsilon {dataset.epsilon:.4g}.",
-        *place.lines(),
+        *place.lines(folder.info().get("device")),
         *_intentions(settings, samples, plan.rungs, place.concurrency),
         f"Run folder: {folder.root}",
     )

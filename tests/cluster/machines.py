@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -157,6 +158,7 @@ class Lan:
         self.visible, self._prefix = visible, network
         self._machines: dict[str, Machine] = {}
         self._cables: dict[str, str] = {}
+        self._numbers = count()
         self.keys.mkdir(parents=True)
         (self.shared / ".setup.sh").write_text(setup)
         for key in ("id", "host"):
@@ -189,8 +191,7 @@ class Lan:
 
     def plug(self, process: int, name: str, address: str) -> None:
         """Connect the network of a process with the switch."""
-        cable = f"v{len(self._cables)}"
-        self._cables[name] = cable
+        cable = self._cables[name] = f"v{next(self._numbers)}"
         self._ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(process))
         self._ip("link", "set", cable, "master", "bridge", "up")
         self._ip("addr", "add", f"{address}/{self._prefix}", "dev", "eth0", of=process)
@@ -228,13 +229,13 @@ class Lan:
         self.close()
 
 
-def wait_for(what: str, ready: Mapping[str, object] | object, *, seconds: float, every: float = 0.5) -> None:
-    """Wait until `ready()` is true.
+def wait_for(what: str, ready: Callable[[], object], *, seconds: float, every: float = 0.5) -> None:
+    """Wait until `ready()` says something that is true.
 
     Raises:
         AssertionError: it is not in time.
     """
     deadline = time.monotonic() + seconds
-    while not ready():  # type: ignore[operator]
+    while not ready():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
         time.sleep(every)

@@ -100,7 +100,8 @@ def test_trials_are_as_many_as_the_nodes_hold_and_keep_to_one_device(cluster: st
     place = find_place(Settings("lwta", gpus_per_trial=1), tmp_path, address=cluster)
     small = next(node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU") == 1)
     kept = type(place)(**(vars(place) | {"nodes": (small,), "idle": {"Other": 2}}))
-    assert any("Other (would hold 2)" in line for line in kept.lines())
+    assert any("Other (would hold 2)" in line for line in kept.lines(None))
+    assert kept.lines("Another")[-1].startswith("The run was begun on Another")
     first, second = (kept.request().to_placement_group() for _ in range(2))
     assert ray.get(first.ready(), timeout=60)
     assert placement_group_table(first)["bundles_to_node_id"] == {0: small}
