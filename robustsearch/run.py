@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import shlex
 import sys
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     add("--like", metavar="RUN", help="--dry-run: an earlier run, whose trials give times and variance")
     add("--resolution", type=float, metavar="P", help="--dry-run: seeds that find a difference of P points")
     add("--price", type=float, metavar="X", help="--dry-run: of the cluster an hour")
-    add("--resume", action="store_true", help="go on with the run of this --name, as it was set")
+    add("--resume", action="store_true", help="go on with the run of this --name; with its --space, or begin it")
     add("--address", metavar="ADDR", help="a running Ray cluster: auto, or HOST:PORT")
     return root
 
@@ -75,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 1 a trial crashed, 2 bad input, 3 disk, 130 interrupted."""
     given = vars(parser().parse_args(arguments))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # the log of a job is read while it grows
     place = {
         name: given.pop(name, default) for name, default in (("storage", "runs"), ("name", None), ("address", None))
     }
@@ -88,8 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError(f"`--{next(iter(question))}` is a question to `--dry-run`, but that was not given")
         if resume:
             folder = _resumed(place, given | ({"dry_run": dry} if dry else {}))
+            resume = folder.exists()
+        if resume:
             known = {field.name for field in fields(Settings)}
             settings = Settings(**{k: v for k, v in folder.info()["settings"].items() if k in known})
+            _check_same(given, settings)
         else:
             if not given.keys() & {"space", "ablate"}:
                 raise UserError("a search needs a space: add --space lwta, pni, mix, joint or a .py file")
@@ -131,15 +137,27 @@ def _new(place: dict[str, Any], settings: Any) -> RunFolder:
 def _resumed(place: dict[str, Any], given: dict[str, Any]) -> RunFolder:
     if place["name"] is None:
         raise UserError("`--resume` needs the `--name` of a run")
-    if given:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if given and ("space" not in given or "dry_run" in given):
+        options = ", ".join(_option(name) for name in given)
         raise UserError(f"a run is resumed as it was set, so `--resume` takes no other settings, but got {options}")
     folder = _folder(place, place["name"])
+    if given and not folder.exists():
+        return folder  # a scheduler of jobs begins a run and resumes it by one command
     if folder.store:
         folder.store.fetch()
     if not isinstance(folder.info().get("settings"), dict):
         raise RunError(f"run.json must hold the settings of the run, but {folder.info_file} does not")
     return folder
+
+
+def _check_same(given: dict[str, Any], settings: Any) -> None:
+    for name, value in given.items():
+        if value != (was := getattr(settings, name)):
+            raise UserError(f"a run is resumed as it was set, with {_option(name)} {was}, but got {value}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _folder(place: dict[str, Any], name: str) -> RunFolder:

@@ -126,13 +126,17 @@ class RunFolder:
             raise RunError(f"a run is a folder with a run.json, a JSON object, but {reason}")
         return dict(logged)
 
+    def exists(self) -> bool:
+        """Whether a run has begun there."""
+        return self.store.exists() if self.store else self.info_file.exists() or self.events_file.exists()
+
     def check_place(self) -> None:
         """Find out early what would keep a new run from its folder.
 
         Raises:
             RunError: the folder holds a run already, or cannot be made.
         """
-        if self.store.exists() if self.store else self.info_file.exists():
+        if self.exists():
             raise RunError(
                 f"a new run needs a folder of its own, but {self.place} holds a run: --resume it or take another --name"
             )

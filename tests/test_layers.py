@@ -21,6 +21,7 @@ LEVELS = {
         "storage",
         "pareto",
         "membership",
+        "devices",
         "seeds",
         "runfolder",
         "quiet",

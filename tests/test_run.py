@@ -250,6 +250,18 @@ def test_more_than_the_cluster_has_ends_before_the_first_trial(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    from robustsearch.runfolder import RunFolder
+    from robustsearch.search.settings import Settings
+
+    RunFolder(tmp_path / "runs" / "was").write_info({"settings": asdict(Settings("lwta", trials=5))})
+    done = run("--resume", "--name", "was", "--space", "lwta", "--trials", "6", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "as it was set, with --trials 5, but got 6" in done.stderr
+
+
 def test_two_drivers_cannot_work_in_one_folder(tmp_path: Path) -> None:
     from robustsearch.errors import RunError
     from robustsearch.runfolder import RunFolder

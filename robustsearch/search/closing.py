@@ -25,13 +25,14 @@ def examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: 
     from robustsearch.analysis import front  # type: ignore[import-not-found]
 
     from .. import results
+    from ..devices import comparable
     from .final import PROTOCOL, SPLIT, disagreements, distinct, examine_points
 
     if settings.seeds:
         examine_design(folder, dataset, settings, gpus, out)
         return
     try:
-        points = front.front_table(results.read(folder.results))
+        points = front.front_table(comparable(results.read(folder.results)))
     except RunError:
         return  # nothing was measured, as the end of the run says
     front_rows = front.front_rows(points)

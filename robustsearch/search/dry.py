@@ -19,7 +19,7 @@ from ..trial import Plan
 from . import spaces
 from .forecast import Cost, calibrate, expected_shares, key, makespan, mean_cost, measured_costs, seed_spread
 from .halving import rungs
-from .placement import cluster_resources, resources
+from .placement import foreseen
 from .settings import FINAL_OF_DESIGN, Settings
 
 SAMPLED = 4
@@ -64,7 +64,7 @@ def forecast(settings: Settings, question: Question, address: str | None) -> lis
     dataset = data.load(settings.dataset, data_dir=folder, fraction=settings.fraction)
     recipes = [sample.recipe for sample in space.sample(dataset.epsilon, settings.seed)]
     earlier = _earlier(question.like)
-    gpus, concurrency = resources(settings, cluster_resources(address))
+    place = foreseen(settings, address=address)
     plan = Plan(
         rungs(settings.epochs, settings.eta, settings.grace),
         protocol(settings.protocol),
@@ -81,10 +81,10 @@ def forecast(settings: Settings, question: Question, address: str | None) -> lis
             f"{settings.trials} trials of {settings.epochs} epochs, the baseline, and at most {settings.most_repeats} "
             "repeats."
         )
-    lines += _time(settings, question, _costs(settings, recipes, dataset, plan, earlier), plan, concurrency)
+    lines += _time(settings, question, _costs(settings, recipes, dataset, plan, earlier), plan, place.concurrency)
     return [
         *lines,
-        f"{concurrency} at a time, {settings.cpus_per_trial} CPUs and {gpus:g} GPUs each.",
+        f"{place.concurrency} at a time, {settings.cpus_per_trial} CPUs and {place.gpus:g} GPUs each.",
         "Nothing was run.",
     ]
 

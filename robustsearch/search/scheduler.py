@@ -22,7 +22,8 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """`eta` None never stops a trial; `changed(entry)` is called after each change of an entry."""
         super().__init__()
         self._ledger, self._eta, self._changed = ledger, eta, changed
-        self._rungs: dict[int, list[tuple[float, float]]] = {}  # by epoch: minus robust accuracy, latency
+        # By epoch and the device that was timed on: minus robust accuracy, latency.
+        self._rungs: dict[tuple[int, str | None], list[tuple[float, float]]] = {}
         for event in ledger.log.of("report"):
             if ledger.entries[str(event.trial)].role == "search":
                 self._record(event.data["row"])
@@ -82,7 +83,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """Put a row among the records of its rung; returns its place there, None where it has no metrics."""
         if not is_measured(row):
             return None
-        records = self._rungs.setdefault(row["epoch"], [])
+        records = self._rungs.setdefault(_rung(row), [])
         records.append((-row["robust"], row["latency_p50"]))
         return len(records) - 1
 
@@ -91,9 +92,14 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         if self._eta is None:
             return True
         return place is not None and goes_on(
-            np.array(self._rungs[row["epoch"]]),
+            np.array(self._rungs[_rung(row)]),
             place,
             self._eta,
             error=standard_error(row["robust"], row.get("n")),
             same=SAME_LATENCY,
         )
+
+
+def _rung(row: dict[str, Any]) -> tuple[int, str | None]:
+    """What a row is compared within."""
+    return row["epoch"], row.get("device")
