@@ -45,6 +45,7 @@ def caption(run: Run, points: pa.Table, third: str | None = None) -> str:
         f"{end}, {SLACK:g} × the slowest point",
         f"Points below {FLOOR:g} × the best robust accuracy are no candidates",
         timed and f"Timed with {timed}",
+        _elsewhere(run.table, points),
         "" if seed is None else f"Search seed {seed}",
         _repeats(points),
         "Bars: 95% interval of robust accuracy; latency from p50 to p95",
@@ -161,6 +162,16 @@ def _repeats(points: pa.Table) -> str:
         return ""
     counts = " to ".join(str(count) for count in sorted({min(seeds), max(seeds)}))
     return f"{_plural(len(seeds), 'point')} over {counts} training seeds, all others from one"
+
+
+def _elsewhere(table: pa.Table, points: pa.Table) -> str:
+    """How many rows were timed on another device type than the points, and are therefore none."""
+    devices = set(points["device"].to_pylist())
+    others = [row["device"] for row in table.to_pylist() if row["robust"] is not None and row["device"] not in devices]
+    if not others:
+        return ""
+    rows = _plural(len(others), "measurement")
+    return f"Latency is compared within one device type, which leaves out {rows} on {' and '.join(sorted(set(others)))}"
 
 
 def _bracketed(text: str) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .devices import is_comparable, reference_device
 from .pareto import SAME_LATENCY, above_floor, is_front
 
 Z95 = 1.959963984540054
@@ -68,12 +69,17 @@ class Point:
 
 
 def by_point(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
-    """The measured rows of the search by point: (trial, epoch), with those of the trial's repeats behind its own."""
+    """The measured rows of the search by point: (trial, epoch), with those of the trial's repeats behind its own.
+
+    Rows that were timed on another device than the reference (`devices`) are left out.
+    """
+    rows = list(rows)
+    reference = reference_device(rows)
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     leaders: dict[str, str] = {}
     repeats = []
     for row in rows:
-        if not all(_finite(row.get(name)) for name in ("robust", "latency_p50")):
+        if not all(_finite(row.get(name)) for name in ("robust", "latency_p50")) or not is_comparable(row, reference):
             continue
         if row["role"] == "search":
             leaders.setdefault(row["digest"], row["trial"])

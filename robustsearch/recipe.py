@@ -18,6 +18,7 @@ An optional part that is `None` is off, so that no recipe carries a setting with
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -343,7 +344,12 @@ def explain(error: ValidationError) -> str:
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "value_error":
+        if item["type"] == "extra_forbidden":
+            known = sorted({name for dotted in field_docs() for name in dotted.split(".")})
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            meant = f" (did you mean `{near[0]}`?)" if near else ""
+            lines.append(f"`{where}` is no field of a recipe{meant}, but got {item['input']!r}")
+        elif item["type"] == "value_error":
             lines.append(f"{where}: {message}" if where else message)
         else:
             lines.append(f"`{where}`: {message[0].lower()}{message[1:]}, but got {item['input']!r}")

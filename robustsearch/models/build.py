@@ -152,6 +152,7 @@ def build_network(
         )
     if recipe.lwta is not None:
         _start_without_branches(body)
+    body.to(memory_format=torch.channels_last)  # as images come; of one channel, they do not say so themselves
     return Network(
         GaussianNoise(smoothing.sigma, smoothing.at_inference, noise) if smoothing else nn.Identity(),
         Normalise(mean, std),

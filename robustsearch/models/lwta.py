@@ -12,7 +12,7 @@ over the units of each block and no other non-linearity. With q = softmax(h) ove
 
 So each gate is one rule: the scale s of the noise, and a temperature or one winner. For two units only the
 difference of their logits counts, and a difference of two Gumbels is one logistic draw: half the work, the
-same law.
+same law. `paired` computes them in a few passes where the units lie side by side in memory, as in channels-last.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..recipe import GateMode
 from .ibp import BlockPrior
+from .paired import fits, paired_gate
 from .stochastic import Noise, Stochastic, at_least_float32
 
 
@@ -48,7 +49,7 @@ def gate(h: Tensor, *, scale: float, temperature: float | None, noise: Noise) ->
 def pair_gate(margin: Tensor, *, scale: float, temperature: float | None, noise: Noise) -> Tensor:
     """Gate of unit 0 of each block of two, `[N, B, ...]`, from the margin h_0 - h_1; otherwise as `gate`."""
     if scale:
-        margin = torch.add(margin, torch.logit(noise.uniform(margin.shape, margin)), alpha=scale)
+        margin = torch.add(margin, noise.logistic(margin.shape, margin), alpha=scale)
     if temperature is not None:
         return torch.sigmoid(margin / temperature)
     return (margin >= 0).to(margin.dtype)
@@ -124,13 +125,15 @@ class LWTA(Stochastic):
     @property
     def random(self) -> bool:
         """Whether evaluation draws winners: for `sample` and for `noisy` with s > 0, but for smooth modes."""
-        scale, _ = self._rule(training=False)
+        scale, _ = self.rule(training=False)
         return scale > 0
 
     def forward(self, h: Tensor) -> Tensor:
         """Gated features, of the shape of `h`."""
         blocks = h.view(h.shape[0], self.blocks, self.units, *h.shape[2:])
-        scale, temperature = self._rule(self.training)
+        scale, temperature = self.rule(self.training)
+        if self.units == 2 and self.mode != "straight" and fits(h):
+            return self._paired(h, scale, temperature)
         if self.units == 2:
             first, second = blocks.unbind(dim=2)
             margin = first - second
@@ -148,7 +151,21 @@ class LWTA(Stochastic):
             xi = xi * self.ibp().view(-1, *[1] * (h.dim() - 1))
         return (blocks * xi.to(h.dtype)).flatten(1, 2)
 
-    def _rule(self, training: bool) -> tuple[float, float | None]:
+    def _paired(self, h: Tensor, scale: float, temperature: float | None) -> Tensor:
+        """`forward` for blocks of two whose units lie side by side."""
+        noise = None
+        if scale:
+            # In training the noise regularises and 2^16 values of it will do; what predicts draws finely.
+            draw = self.noise.coarse_logistic if self.training else self.noise.logistic
+            noise = draw((h.numel() // 2,), h)
+        y, kl = paired_gate(h, noise=noise, scale=scale, temperature=temperature, with_kl=self.training)
+        if kl is not None:
+            self._kl = {"gate": kl}
+        if self.ibp is not None:
+            y = y * self.ibp().repeat_interleave(2).to(h.dtype).view(-1, *[1] * (h.dim() - 2))
+        return y
+
+    def rule(self, training: bool) -> tuple[float, float | None]:
         """Noise scale s and temperature of the gate now; temperature None is one winner."""
         if self.mode in ("surrogate", "mean"):
             return 0.0, 1.0
