@@ -1,8 +1,8 @@
 """The append-only log of a search: what was asked, reported, told, stopped and failed, in order.
 
 One JSON object per line: `{"n": 0, "time": "...", "kind": "ask", "trial": "0000", ..., "crc": "1b2c3d4e"}`. The driver
-is the only writer; each line is on disk before what it says takes effect. `n` counts the lines, and `crc` is the CRC-32 of
-the line without it, so that no damage goes unnoticed:
+is the only writer; each line is on disk before what it says takes effect. `n` counts the lines, and `crc` is the CRC-32
+of the line without it, so that no damage goes unnoticed:
 
 - a last line that is damaged is dropped, since nothing that followed from it is in the log either;
 - in another line one flipped bit is found from its CRC, and mended;
