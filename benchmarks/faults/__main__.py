@@ -47,9 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=("points", "kills"))
     parser.add_argument("--kills", type=int, default=200, metavar="N")
-    parser.add_argument(
-        "--minutes", type=float, default=60, metavar="M", help="of killing; the search then ends in peace"
-    )
+    parser.add_argument("--minutes", type=float, default=60, metavar="M", help="of killing")
     parser.add_argument("--trials", type=int, default=40, metavar="N")
     parser.add_argument("--epochs", type=int, default=8, metavar="E")
     parser.add_argument("--sampler", default="tpe", metavar="NAME", help="of `points`")

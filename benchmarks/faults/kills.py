@@ -134,8 +134,7 @@ def main(kills: int, minutes: float, trials: int, epochs: int, seed: int) -> int
         start = time.monotonic()
         campaign.run(kills, 60 * minutes)
         os.chdir(temporary)  # the space's name is relative
-        known = {name: value for name, value in campaign.folder.info()["settings"].items()}
-        wrong = faults(campaign.folder, Settings(**known))
+        wrong = faults(campaign.folder, Settings(**campaign.folder.info()["settings"]))
         events = read(campaign.folder.events_file)[0]
         drivers = sum(event.kind == "start" for event in events)
         print(f"{sum(campaign.kills.values())} kills over {drivers} drivers in {time.monotonic() - start:.0f} s")
