@@ -84,10 +84,7 @@ class _PairedGate(torch.autograd.Function):
         if slope is not None and g_kl is not None:
             g_kl = g_kl * _per_pixel(h)
             along = slope * g_kl if along is None else along.addcmul_(slope, g_kl)
-        if along is None:
-            into = g * weights
-        else:
-            into = torch.view_as_real(torch.complex(along, -along)).addcmul_(g, weights)
+        into = g * weights if along is None else torch.view_as_real(torch.complex(along, -along)).addcmul_(g, weights)
         return into.as_strided(h.shape, h.stride()), None, None, None, None
 
 
