@@ -5,6 +5,7 @@ RUN/
 ├── events.jsonl    the append-only log of the search
 ├── results/        one Parquet file a trial; together one table
 ├── trials/ID/      checkpoint and TensorBoard log of each trial
+├── portraits/      arrays behind the figures of a trained network
 ├── study/          the Optuna study (journal storage), as optuna-dashboard reads it
 └── figures/        what `analysis` draws
 """
@@ -50,6 +51,10 @@ class RunFolder:
     def network(self, trial: str, epoch: int) -> Path:
         """Where a trial's network at a rung lies."""
         return network_file(self.checkpoint(trial), epoch)
+
+    def portrait(self, trial: str, epoch: int) -> Path:
+        """Where the arrays behind the figures of a trial's network lie."""
+        return self.root / "portraits" / f"{trial}-{epoch:04d}.npz"
 
     def info(self) -> dict[str, Any]:
         """What `run.json` says.
