@@ -38,8 +38,9 @@ def examples(portrait: Portrait) -> tuple[Figure, str]:
         "it; blue where it is the true one, vermilion and bold where not."
     )
     with matplotlib.rc_context(style.RC):
-        figure = Figure(figsize=(style.SIZE[0], 3.2))
-        axes = figure.subplots(2, 8, squeeze=False)
+        rows = max(1, -(-len(places) // 4))
+        figure = Figure(figsize=(style.SIZE[0], 1.15 * rows + 0.6))
+        axes = figure.subplots(rows, 8, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
         for pair, place in enumerate(places[:8]):
