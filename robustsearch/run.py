@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if crashed else 0
 
 
-def _forecast(settings: Any, question: dict[str, Any], address: str | None) -> int:
+def _forecast(settings: Any, question: Any, address: str | None) -> int:
     from .search.dry import Question, forecast
 
     print(*forecast(settings, Question(**question), address), sep="\n")

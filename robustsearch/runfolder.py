@@ -5,6 +5,7 @@ RUN/
 ├── events.jsonl    the append-only log of the search
 ├── results/        one Parquet file a trial; together one table
 ├── trials/ID/      checkpoint and TensorBoard log of each trial
+├── portraits/      arrays behind the figures of a trained network
 ├── study/          the Optuna study (journal storage), as optuna-dashboard reads it
 └── figures/        what `analysis` draws
 """
@@ -105,6 +106,10 @@ class RunFolder:
         if self.store and not path.exists():
             self.store.pull([path.relative_to(self.root).as_posix()])
         return path
+
+    def portrait(self, trial: str, epoch: int) -> Path:
+        """Where the arrays behind the figures of a trial's network lie."""
+        return self.root / "portraits" / f"{trial}-{epoch:04d}.npz"
 
     def info(self) -> dict[str, Any]:
         """What `run.json` says; where it is lost or damaged, what the event log says that it said.
