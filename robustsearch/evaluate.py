@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli import Parser
+from .engines import check_engine
 from .errors import RunError, UserError
 from .recipe import Recipe
 from .runfolder import RunFolder
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--split", default="test", metavar="NAME", help="test (default), or validation")
     images = f"at most so many images (the protocol's number, or {CERTIFIED_IMAGES} to certify)"
     root.add_argument("--images", type=int, metavar="N", help=images)
+    root.add_argument("--engine", metavar="NAME", help="what runs the timed prediction (the run's own)")
     root.add_argument("--no-checks", action="store_true", help="leave the masking checks out")
     return root
 
@@ -89,7 +91,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     from .examine import examine, examine_certified, load_network
 
     chosen = protocol(given.protocol or "full")
-    folder = RunFolder(given.run)
+    folder = RunFolder.fetched(given.run)
     settings = folder.info().get("settings", {})
     jobs = [(point, recipe) for point in _points(folder, given) for recipe in _variants(point, given)]
     directory = settings.get("data_dir")
@@ -100,7 +102,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     )
     start = time.monotonic()
     for count, (point, recipe) in enumerate(jobs, 1):
-        network, own = load_network(folder.network(point["trial"], point["epoch"]), dataset)
+        network, own = load_network(folder.fetched_network(point["trial"], point["epoch"]), dataset)
         if recipe.lwta:
             network.set_gate(recipe.lwta.gate, recipe.lwta.gate_noise)
         if given.certify is None:
@@ -112,7 +114,8 @@ def _evaluate(given: argparse.Namespace) -> int:
                 split=given.split,
                 images=given.images,
                 checks=not given.no_checks,
-                timed=bool(given.gate or given.draws),
+                timed=bool(given.gate or given.draws or given.engine),
+                engine=given.engine or settings.get("engine", "auto"),
             )
         else:
             row = examine_certified(
@@ -127,6 +130,8 @@ def _evaluate(given: argparse.Namespace) -> int:
         row |= {"digest": recipe.digest, "recipe": recipe.to_json(), "variant": variant_name(recipe, own)}
         row |= recipe.flat()
         path = results.write_evaluation(folder.evaluations, row)
+        if folder.store:
+            folder.store.push("evaluations")
         left = (time.monotonic() - start) / count * (len(jobs) - count)
         line = _line(row) if given.certify is None else _certified_line(row)
         print(f"{_name(row, recipe)}: {line}  ({count}/{len(jobs)}, ~{left:.0f} s left)\n  {path}", flush=True)
@@ -134,6 +139,7 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> None:
+    check_engine(given.engine or "auto")
     if given.split not in ("test", "validation"):
         raise UserError(f"the split must be test or validation, but got {given.split!r}")
     for name in ("images", "draws", "certify"):

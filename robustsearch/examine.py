@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
+from . import checkpoint
 from .data import Dataset
+from .engines.prepare import prepare
 from .errors import RunError
 from .evaluation.certify import ALPHA, N0, certified_columns, certify
 from .evaluation.masking import masking_checks
@@ -42,14 +43,14 @@ def load_network(path: Path, dataset: Dataset, device: torch.device | None = Non
         RunError: the file is absent or damaged.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    saved = checkpoint.read(path)
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
         recipe = Recipe.from_json(saved["recipe"])
         network = build_network(
             recipe, shape=dataset.shape, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=0
         )
         network.load_state_dict(saved["state"])
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"a trial's network must be readable, but {path} is not: {reason}") from error
     return network.to(device).eval(), recipe
@@ -65,6 +66,7 @@ def examine(
     images: int | None = None,
     checks: bool = True,
     timed: bool = False,
+    engine: str = "auto",
     transfer: Network | None = None,
     seed: int = 0,
 ) -> Row:
@@ -79,6 +81,7 @@ def examine(
         images: at most so many; None is the protocol's number.
         checks: run the masking checks, on the same images.
         timed: measure the latency of its deployed prediction too, alone on the device.
+        engine: what runs the prediction that is timed.
         transfer: a plainly trained network, whose adversarial examples are one of the checks.
         seed: of the attacks and of the network's draws.
     """
@@ -114,9 +117,9 @@ def examine(
         row["checks_s"] = time.perf_counter() - start - row["eval_s"]
     if timed:
         quiet, start = Quiet(str(device).replace(":", "-")), time.perf_counter()
-        deployed = deploy(network, recipe.draws)
+        prepared = prepare(deploy(network, recipe.draws), dataset.shape, device, engine, seed=derive(seed, "engine"))
         with quiet.alone():
-            row |= measure(deployed, dataset.shape, device).row()
+            row |= measure(prepared, dataset.shape, device).row()
         quiet.close()
         row["latency_s"] = time.perf_counter() - start
     return row | {"protocol": protocol.name} | _where(dataset, split, seed, device)

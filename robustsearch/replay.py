@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command: 0 done, 1 a decision came out otherwise, 2 bad input."""
     given = vars(parser().parse_args(arguments))
     try:
-        return _replay(RunFolder(given.pop("run")), given)
+        return _replay(RunFolder.fetched(given.pop("run")), given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

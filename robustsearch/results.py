@@ -1,7 +1,8 @@
 """The results of a run: one tidy table, one row per trial and rung, as Parquet.
 
 Every trial has one small file, `results/TRIAL.parquet`, replaced as a whole each time a rung is added. So a row can
-neither be torn nor doubled, whatever process dies, and any reader of Parquet folders sees one table:
+neither be torn nor doubled, whatever process dies. Its pages carry checksums, which `read` looks at; a damaged file is
+written anew from the event log when the run is resumed. Any reader of Parquet folders sees one table:
 
     pandas.read_parquet("RUN/results")        duckdb: select * from 'RUN/results/*.parquet'
 
@@ -11,7 +12,7 @@ A trial that failed has one more row, without metrics, with its state and reason
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -19,6 +20,8 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from .errors import RunError
+from .patience import patiently
 from .recipe import Recipe, field_docs
 
 SCHEMA_VERSION = 1
@@ -47,8 +50,8 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "digest": (pa.string(), "digest of the recipe"),
     "recipe": (pa.string(), "the recipe as JSON"),
     **_accuracy("natural", "accuracy on unperturbed images"),
-    **_accuracy("fgsm", "accuracy under FGSM through the surrogate, l_inf"),
-    **_accuracy("pgd", "accuracy under PGD through the surrogate, l_inf"),
+    **_accuracy("fgsm", "accuracy under FGSM through the surrogate (in `report`: through one draw), l_inf"),
+    **_accuracy("pgd", "accuracy under PGD through the surrogate (in `report`: through one draw), l_inf"),
     **_accuracy("cw", "accuracy under Carlini-Wagner l_2 within the l_2 budget"),
     **_accuracy("robust", "mean over images of the worst l_inf attack's mean correctness over fresh draws"),
     **_accuracy("robust_l2", "the same for the l_2 attacks"),
@@ -64,7 +67,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     **_accuracy("straight", "the same with hard gates straight-through; null where no gate is hard"),
     **_accuracy("apgd_targeted", "accuracy under targeted Auto-PGD and all l_inf attacks before it (`full` only)"),
     **_accuracy("square", "accuracy under Square (black box) and all l_inf attacks before it (`full` only)"),
-    **_accuracy("pgd_l2", "accuracy under PGD, l_2, and all l_2 attacks before it (`full` only)"),
+    **_accuracy("pgd_l2", "accuracy under PGD, l_2 (in `full`: and all l_2 attacks before it; else `report` only)"),
     **_accuracy("apgd_l2", "accuracy under Auto-PGD, l_2, and all l_2 attacks before it (`full` only)"),
     **_accuracy("certified", "share of images certified right within `epsilon_l2` (protocol `certify` only)"),
     "certified_radius": (pa.float64(), "mean certified l_2 radius, pixel units; an image wrong or abstained on has 0"),
@@ -84,6 +87,8 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "throughput": (pa.float64(), "deployed predictions at batch 128, images/s"),
     "feasible": (pa.bool_(), "within the run's limit on latency p50; null where not timed"),
     "engine": (pa.string(), "engine that ran the timed predictions"),
+    "engine_reason": (pa.string(), "why it is not the engine that was asked for; null where it is"),
+    "engine_build_s": (pa.float64(), "time to build that engine from the trained network, s"),
     "threads": (pa.int32(), "threads of the timed predictions"),
     "macs": (pa.int64(), "multiply-accumulates of one deployed prediction with all its draws"),
     "parameters": (pa.int64(), "parameters of the deployed network"),
@@ -178,15 +183,52 @@ def with_verdicts(table: pa.Table, evaluations: pa.Table) -> pa.Table:
 def _write(folder: Path, name: str, table: pa.Table) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path, part = folder / f"{name}.parquet", folder / f".{name}.part"
-    # For a few rows of many columns this is smaller than zstd with dictionaries, and written in half the time.
-    pq.write_table(table, part, compression="snappy", use_dictionary=False)
-    os.replace(part, path)
+
+    def write() -> None:
+        # For a few rows of many columns this is smaller than zstd with dictionaries, and written in half the time.
+        pq.write_table(table, part, compression="snappy", use_dictionary=False, write_page_checksum=True)
+        os.replace(part, path)
+
+    patiently(write, path)
     return path
 
 
 def read(folder: Path) -> pa.Table:
-    """The whole table below a run's `results/`, sorted by trial and epoch; an empty one where there is none."""
-    files = sorted(str(path) for path in folder.glob("*.parquet"))
+    """The whole table below a run's `results/`, sorted by trial and epoch; an empty one where there is none.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    return read_files(sorted(folder.glob("*.parquet")))
+
+
+def read_files(files: Sequence[Path]) -> pa.Table:
+    """The same of these files alone; a column that a file of an older version lacks is null there."""
     if not files:
         return SCHEMA.empty_table()
-    return pa.dataset.dataset(files, schema=SCHEMA).to_table().sort_by([("trial", "ascending"), ("epoch", "ascending")])
+    try:
+        table = _read(files)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        damaged, reason = next((path for path in files if not is_whole(path)), files[0]), str(error).partition("\n")[0]
+        raise RunError(f"results must be Parquet files of robustsearch, but {damaged} is not: {reason}") from error
+    return table.sort_by([("trial", "ascending"), ("epoch", "ascending")])
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of rows is there and undamaged."""
+    try:
+        _read([path])
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    return True
+
+
+def _read(paths: Sequence[Path]) -> pa.Table:
+    """The rows of files; their pages have checksums, and a damaged name of a column is a name that is none."""
+    checked = pa.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+    parquet = pa.dataset.ParquetFileFormat(default_fragment_scan_options=checked)
+    files = pa.dataset.dataset([str(path) for path in paths], schema=SCHEMA, format=parquet)
+    for file in files.get_fragments():
+        if unknown := set(file.physical_schema.names) - set(SCHEMA.names):
+            raise pa.ArrowInvalid(f"not a column of the results: {', '.join(sorted(unknown))}")
+    return files.to_table()

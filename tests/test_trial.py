@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ RECIPE = Recipe(
     training=Training(epochs=4, batch_size=40),
     draws=2,
 )
-TIMES = {"train_s", "eval_s", "latency_s", "latency_p50", "latency_p95", "throughput"}
+TIMES = {"train_s", "eval_s", "latency_s", "engine_build_s", "latency_p50", "latency_p95", "throughput"}
 
 
 def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -43,10 +44,12 @@ def test_a_row_at_each_rung_and_at_the_end_with_columns_of_the_results(digits: D
     assert [row["epoch"] for row in rows] == [1, 2, 4]
     for row in rows:
         assert row.keys() <= COLUMNS.keys()
-        assert all(row[name] is not None for name in row.keys() - {"cw_norm"})
+        assert all(row[name] is not None for name in row.keys() - {"cw_norm", "engine_reason"})
         assert 0 <= row["robust"] <= min(row["natural"], row["fgsm"], row["pgd"]) <= 1
         assert row["latency_p95"] >= row["latency_p50"] > 0
         assert row["split"] == "validation"
+        assert row["engine"].startswith("onnxruntime")
+        assert row["engine_reason"] is None
 
 
 def test_rungs_change_nothing_in_the_training(digits: Dataset, plan: Plan) -> None:
@@ -83,16 +86,31 @@ def test_a_finished_trial_reports_its_rungs_again_and_trains_no_more(
     assert run(digits, plan, tmp_path / "checkpoint.pt") == run(digits, plan, tmp_path / "checkpoint.pt")
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+def flipped(content: bytes) -> bytes:
+    """A weight with one bit flipped: a file that torch reads without a word."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x40]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:1000], flipped, lambda content: b"\0" * len(content)])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    digits: Dataset, plan: Plan, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     path = tmp_path / "checkpoint.pt"
     trial = Trial(RECIPE, 7, digits, plan)
     for _ in range(2):
         trial.advance()
         trial.save(path)
-    path.write_bytes(path.read_bytes()[:1000])
+    path.write_bytes(damage(path.read_bytes()))
     resumed = Trial(RECIPE, 7, digits, plan)
     assert resumed.load(path)
     assert resumed.epoch == 1
+    resumed.advance()
+    resumed.save(path)
+    previous = Trial(RECIPE, 7, digits, plan)
+    path.write_bytes(b"")
+    assert previous.load(path)
+    assert previous.epoch == 1, "the good one must not make way for the damaged one"
     path.with_name("checkpoint.pt.previous").write_bytes(b"")
     assert not Trial(RECIPE, 7, digits, plan).load(path)
 

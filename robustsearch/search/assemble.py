@@ -36,7 +36,7 @@ def make_searcher(
     from .listed import ListedSearcher
     from .searcher import OptunaSearcher
 
-    space = spaces.find(settings.space)
+    space = spaces.of(settings)
     if space.design:
         rows = {
             name: recipe.replace(**{"training.epochs": settings.epochs}) for name, recipe in space.rows(epsilon).items()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
+from .nodes import Node, living_nodes, nodes_to_come, room
 from .settings import Settings
 
 WORKER_ENVIRONMENT = {
@@ -21,8 +26,6 @@ DRIVER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-MAX_FAILURES = 3
-"""How often a trial whose worker died is started again, from its last epoch."""
 
 
 def connect(address: str | None, environment: dict[str, str]) -> None:
@@ -40,23 +43,122 @@ def connect(address: str | None, environment: dict[str, str]) -> None:
         raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {error}") from error
 
 
-def resources(settings: Settings, cluster: dict[str, float]) -> tuple[float, int]:
-    """GPUs per trial, and trials at a time.
+@dataclass(frozen=True)
+class Place:
+    """Where the trials of a run go, and how many at a time."""
+
+    cpus: int
+    gpus: float
+    """CPUs and GPUs of a trial."""
+    concurrency: int
+    device: str
+    """The device type that trials train and time on."""
+    nodes: tuple[str, ...] | None
+    """Ids of the nodes that trials are kept to; None for all."""
+    idle: dict[str, int]
+    """Device types that take no trials, since latency is compared within one; and the trials they would hold."""
+    cluster: int
+    """Nodes that are alive; 0 for this machine alone."""
+
+    def request(self) -> Any:
+        """What Tune asks Ray for, for each trial."""
+        from ray import tune
+
+        need = {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+        if self.nodes is None:
+            return tune.PlacementGroupFactory([need])
+        kept = f"in({','.join(self.nodes)})"
+        return tune.PlacementGroupFactory([need], bundle_label_selector=[{"ray.io/node-id": kept}])
+
+    def lines(self, begun: str | None) -> list[str]:
+        """What a person should know of it; `begun` is the device type on which the run was begun."""
+        found = []
+        if self.cluster:
+            nodes = f"{self.cluster} node{'' if self.cluster == 1 else 's'} alive"
+            found.append(f"{nodes}; trials are timed on {self.device}.")
+        if self.idle:
+            unused = ", ".join(f"{device} (would hold {fit})" for device, fit in self.idle.items())
+            found.append(f"Latency is compared within one device type, so these get no trials: {unused}.")
+        if begun not in (None, self.device):
+            found.append(f"The run was begun on {begun}: latencies of the two device types are not compared.")
+        return found
+
+
+def find_place(settings: Settings, folder: Path | None, *, address: str | None) -> Place:
+    """Where the trials of a run go, on the cluster that is connected; `folder` is the run's, None in an object store.
+
+    Where nodes differ in what they would time on, trials are kept to the type that holds most of them. Where there is
+    an autoscaler, trials are as many as the cluster may grow to hold.
+
+    Raises:
+        UserError: not even one trial fits, or a node does not share the run's folder.
+    """
+    if address is not None:
+        return arrange(settings, living_nodes(folder), nodes_to_come(), joined=True)
+    import ray
+
+    held = ray.cluster_resources()
+    return arrange(settings, [_own(held.get("CPU", 0.0), held.get("GPU", 0.0))], [], joined=False)
+
+
+def foreseen(settings: Settings, *, address: str | None) -> Place:
+    """The same before anything is started: on a running cluster, or on this machine.
+
+    Raises:
+        UserError: as for `find_place`, or there is no cluster at that address.
+    """
+    if address is None:
+        import torch
+
+        own = _own(float(os.cpu_count() or 1), float(torch.cuda.device_count()))
+        return arrange(settings, [own], [], joined=False)
+    import ray
+
+    connect(address, {})
+    try:
+        return find_place(settings, None, address=address)
+    finally:
+        ray.shutdown()
+
+
+def _own(cpus: float, gpus: float) -> Node:
+    """This machine."""
+    from ..latency import device_name
+
+    return Node(device_name("cpu"), cpus, gpus)
+
+
+def arrange(settings: Settings, alive: list[Node], to_come: list[Node], *, joined: bool) -> Place:
+    """Trials on nodes that are alive and on those that an autoscaler may add; `joined` if they are a cluster.
 
     Raises:
         UserError: not even one trial fits.
     """
-    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
-    per_trial = settings.gpus_per_trial
-    if per_trial is None:
-        per_trial = 0.25 if gpus else 0.0
-    if settings.cpus_per_trial > cpus:
-        raise UserError(
-            f"`cpus_per_trial` must be at most the CPUs there are ({cpus:g}), but got {settings.cpus_per_trial}"
-        )
-    if per_trial > gpus:
-        raise UserError(f"`gpus_per_trial` must be at most the GPUs there are ({gpus:g}), but got {per_trial:g}")
-    fit = int(cpus // settings.cpus_per_trial)
-    if per_trial:
-        fit = min(fit, int(gpus / per_trial))
-    return per_trial, min(fit, settings.concurrency or fit)
+    nodes = [*alive, *to_come]
+    gpus = settings.gpus_per_trial
+    if gpus is None:
+        gpus = 0.25 if any(node.gpus for node in nodes) else 0.0
+    cpus = settings.cpus_per_trial
+    for name, asked, most in (
+        ("cpus_per_trial", cpus, max(node.cpus for node in nodes)),
+        ("gpus_per_trial", gpus, max(node.gpus for node in nodes)),
+    ):
+        if asked > most:
+            kind = name[:4].upper().replace("S", "s")
+            raise UserError(f"`{name}` must be at most the {kind} there are on a node ({most:g}), but got {asked:g}")
+    now, later = room(alive, cpus, gpus), room(to_come, cpus, gpus)
+    if not (now or later):
+        raise UserError(f"a node must hold a trial, of {cpus} CPUs and {gpus:g} GPUs, but none does")
+    growing = sum(later.values()) > sum(now.values())
+    device, *others = later if growing else now
+    fit = sum(later.values()) if growing else now[device]
+    kept = tuple(str(node.id) for node in alive if node.device == device) if others and not to_come else None
+    return Place(
+        cpus=cpus,
+        gpus=gpus,
+        concurrency=min(fit, settings.concurrency or fit),
+        device=device,
+        nodes=kept,
+        idle={other: now[other] for other in others} if kept else {},
+        cluster=len(alive) if joined else 0,
+    )

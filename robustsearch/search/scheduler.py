@@ -22,10 +22,12 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """`eta` None never stops a trial; `changed(entry)` is called after each change of an entry."""
         super().__init__()
         self._ledger, self._eta, self._changed = ledger, eta, changed
-        self._rungs: dict[int, list[tuple[float, float]]] = {}  # by epoch: minus robust accuracy, latency
+        # By epoch and the device that was timed on: minus robust accuracy, latency.
+        self._rungs: dict[tuple[int, str | None], list[tuple[float, float]]] = {}
         for event in ledger.log.of("report"):
             if ledger.entries[str(event.trial)].role == "search":
                 self._record(event.data["row"])
+        self._settle()
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Record the rungs that a result brings, and decide."""
@@ -37,13 +39,8 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
                 goes_on &= self._goes_on(row, self._record(row))
         if result["ended"]:
             self._ledger.finish(name, result["ended"], result["reason"], result["epoch"])
-        elif result["epoch"] >= entry.recipe.training.epochs:
-            self._ledger.finish(name, "completed", epoch=result["epoch"])
-        elif not self._feasible(entry):
-            limit = self._ledger.max_latency
-            self._stop(name, f"slower than the limit of {limit:g} ms", result["epoch"])
-        elif not goes_on:
-            self._stop(name, f"not among the best 1/{self._eta} of its rung", result["epoch"])
+        else:
+            self._decide(entry, result["epoch"], goes_on)
         entry.trained = result["epoch"]
         self._changed(entry)
         return str(self.CONTINUE if entry.state == "running" else self.STOP)
@@ -51,6 +48,24 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as for the ledger: the event log is the state."""
         return {}
+
+    def _decide(self, entry: Entry, epoch: int, goes_on: bool) -> None:
+        """End a trial that has not ended itself, if it is done, too slow, or not good enough for its rung."""
+        if epoch >= entry.recipe.training.epochs:
+            self._ledger.finish(entry.name, "completed", epoch=epoch)
+        elif not self._feasible(entry):
+            self._stop(entry.name, f"slower than the limit of {self._ledger.max_latency:g} ms", epoch)
+        elif not goes_on:
+            self._stop(entry.name, f"not among the best 1/{self._eta} of its rung", epoch)
+
+    def _settle(self) -> None:
+        """Make the decision that an earlier driver died before: on the last report, if nothing came after it."""
+        last = next((event for event in reversed(self._ledger.log.events) if event.kind != "start"), None)
+        if last is None or last.kind != "report":
+            return
+        entry, row = self._ledger.entries[str(last.trial)], last.data["row"]
+        place = len(self._rungs.get(row["epoch"], ())) - 1 if is_measured(row) else None
+        self._decide(entry, row["epoch"], entry.role != "search" or self._goes_on(row, place))
 
     def _stop(self, name: str, reason: str, epoch: int) -> None:
         self._ledger.finish(name, "stopped", reason, epoch, by="scheduler")
@@ -68,7 +83,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """Put a row among the records of its rung; returns its place there, None where it has no metrics."""
         if not is_measured(row):
             return None
-        records = self._rungs.setdefault(row["epoch"], [])
+        records = self._rungs.setdefault(_rung(row), [])
         records.append((-row["robust"], row["latency_p50"]))
         return len(records) - 1
 
@@ -77,9 +92,14 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         if self._eta is None:
             return True
         return place is not None and goes_on(
-            np.array(self._rungs[row["epoch"]]),
+            np.array(self._rungs[_rung(row)]),
             place,
             self._eta,
             error=standard_error(row["robust"], row.get("n")),
             same=SAME_LATENCY,
         )
+
+
+def _rung(row: dict[str, Any]) -> tuple[int, str | None]:
+    """What a row is compared within."""
+    return row["epoch"], row.get("device")

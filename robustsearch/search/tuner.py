@@ -14,11 +14,12 @@ from .. import data
 from ..errors import UserError
 from ..evaluation.protocols import protocol
 from ..pareto import SPAN
+from ..patience import trouble_in
 from ..runfolder import RunFolder
 from .assemble import make_scheduler, make_searcher, sampler_of
 from .closing import draw, examine, say
 from .halving import rungs
-from .placement import DRIVER_ENVIRONMENT, MAX_FAILURES, WORKER_ENVIRONMENT, connect, resources
+from .placement import DRIVER_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
 
     Raises:
         UserError: the settings cannot be run; nothing has started, and a new folder is not made.
+        StorageError: the run folder could not be written for long; it can be resumed.
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     settings.check()
@@ -42,7 +44,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     from .searcher import make_study, warm_start
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = spaces.find(settings.space)
+    space = spaces.of(settings)
     dataset = data.load(
         settings.dataset,
         data_dir=Path(settings.data_dir) if settings.data_dir else None,
@@ -64,19 +66,21 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     os.environ.update(environment)  # a local cluster's workers inherit it
     connect(address, environment)
     try:
-        gpus, concurrency = resources(settings, ray.cluster_resources())
-        if not resume:
-            folder.write_info(_info(settings, folder, dataset))
-        lock = folder.lock()
-        try:
-            return _run(settings, folder, space, samples, dataset, gpus, concurrency)
-        finally:
-            os.close(lock)
+        place = find_place(settings, None if folder.store else folder.root, address=address)
+        with folder.locked():
+            if folder.store and resume:
+                folder.store.fetch()  # now that nobody else writes there
+            folder.write_info(folder.info() if resume else _info(settings, folder, space, dataset, place))
+            return _run(settings, folder, space, samples, dataset, place)
+    except Exception as error:
+        if trouble := trouble_in(error):  # Tune wraps it
+            raise trouble from error
+        raise
     finally:
         ray.shutdown()
 
 
-def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset) -> dict[str, Any]:
+def _info(settings: Settings, folder: RunFolder, space: Space, dataset: data.Dataset, place: Place) -> dict[str, Any]:
     """What `run.json` says."""
     from ..latency import device_name
     from .ledger import versions
@@ -84,12 +88,14 @@ def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset) -> dict[
     return {
         "name": folder.name,
         "command": shlex.join(["python", "-m", "robustsearch.run", *sys.argv[1:]]),
+        "summary": space.summary,
         "settings": asdict(settings),
         **{name: getattr(settings, name) for name in ("space", "protocol", "epochs", "trials", "seed")},
         "dataset": dataset.name,
         "epsilon": dataset.epsilon,
         "epsilon_l2": dataset.epsilon_l2,
         "driver": device_name("cpu"),
+        "device": place.device,
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -101,8 +107,7 @@ def _run(
     space: Space,
     samples: list[Sample],
     dataset: data.Dataset,
-    gpus: float,
-    concurrency: int,
+    place: Place,
 ) -> int:
     from ray import tune
 
@@ -112,7 +117,7 @@ def _run(
     from .console import Progress
     from .ledger import Ledger
     from .live import Attained, SearchBoard
-    from .searcher import open_study, warm_start
+    from .restore import restore_study
     from .worker import Worker
 
     plan = Plan(
@@ -120,6 +125,7 @@ def _run(
         protocol=protocol(settings.protocol),
         epsilon=dataset.epsilon,
         epsilon_l2=dataset.epsilon_l2,
+        engine=settings.engine,
     )
     out = pareto.console()
     say(
@@ -127,36 +133,40 @@ def _run(
         f"{space.name}: {space.summary}",
         f"{dataset.name}: {len(dataset.train)} training and {len(dataset.validation)} validation images, "
         f"epsilon {dataset.epsilon:.4g}.",
-        *_intentions(settings, samples, plan.rungs, concurrency),
-        f"Run folder: {folder.root}",
+        *place.lines(folder.info().get("device")),
+        *_intentions(settings, samples, plan.rungs, place.concurrency),
+        f"Run folder: {folder.store.url if folder.store else folder.root}",
     )
     with Ledger(folder, max_latency=settings.max_latency) as ledger:
-        ledger.log.append("start")
+        ledger.log.append("start", info=folder.info())
         attained = Attained(ledger)
         board = SearchBoard(folder.trials / "search", attained)
-        study = None if space.design else open_study(folder)
+        study = None
+        if not space.design:
+            study, done = restore_study(folder, settings, ledger, samples, dataset.epsilon)
+            if done:
+                say(out, done)
         expected = settings.trials + (study is not None)  # the baseline
         progress = Progress(out, ledger, attained, expected, settings.epochs, board.write)
-        if study and settings.warm_start and not study.trials:
-            count = warm_start(study, RunFolder(Path(settings.warm_start)), samples)
-            say(out, f"The sampler starts from {count} trials of {settings.warm_start}.")
         searcher = make_searcher(settings, ledger, study, dataset.epsilon)
-        root = str(folder.root.resolve())
-        worker = tune.with_parameters(Worker, root=root, dataset=dataset, plan=plan, threads=settings.cpus_per_trial)
+        drivers = len(ledger.log.of("start"))
+        worker = tune.with_parameters(
+            Worker, place=folder.place, dataset=dataset, plan=plan, threads=settings.cpus_per_trial, driver=drivers
+        )
         tune.Tuner(
-            tune.withresources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
+            tune.with_resources(worker, place.request()),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=make_scheduler(settings, ledger, progress.changed),
                 num_samples=-1,
                 reuse_actors=True,
-                max_concurrent_trials=concurrency,
+                max_concurrent_trials=place.concurrency,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str((folder.root / ".tune").resolve()),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=tune.FailureConfig(max_failures=-1),  # the worker counts
             ),
         ).fit()
         board.close()
@@ -170,7 +180,7 @@ def _run(
                 f"network's to {SPAN:g} times that, in {attained.epochs} epochs of training",
             )
         if settings.final_images:
-            examine(folder, dataset, settings, gpus, out)
+            examine(folder, dataset, settings, place.gpus, out)
         ledger.log.append("end")
         crashed = sum(entry.state == "crashed" for entry in ledger.entries.values())
     draw(folder, out)

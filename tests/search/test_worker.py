@@ -26,13 +26,14 @@ RECIPE = Recipe(
 
 def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    folder.write_info({})
     changed: list[Entry] = []
     with Ledger(folder) as ledger:
         entry = ledger.ask("0000", "search", RECIPE, 0, 0)
         scheduler = RungScheduler(ledger, eta=2, changed=changed.append)
         config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
         worker = Worker.__new__(Worker)
-        worker.setup(config, root=str(folder.root), dataset=digits, plan=plan, threads=1)
+        worker.setup(config, place=str(folder.root), dataset=digits, plan=plan, threads=1)
         decisions = []
         while not decisions or decisions[-1] == RungScheduler.CONTINUE:
             decisions.append(scheduler.on_trial_result(None, SimpleNamespace(config=config), worker.step()))
@@ -42,7 +43,7 @@ def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, pl
         assert entry.reason is not None
         assert entry.reason.startswith("no better PGD accuracy than")
         again = Worker.__new__(Worker)  # the driver died before it heard: the same result, nothing trained
-        again.setup(config, root=str(folder.root), dataset=digits, plan=plan, threads=1)
+        again.setup(config, place=str(folder.root), dataset=digits, plan=plan, threads=1)
         result = again.step()
         again.cleanup()
         assert (result["ended"], result["reason"]) == ("stopped", entry.reason)
@@ -51,3 +52,14 @@ def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, pl
     assert {row["reason"] for row in rows} == {entry.reason}
     scalars = EventAccumulator(str(folder.trials / "0000")).Reload().Scalars("train/pgd_accuracy")
     assert [scalar.step for scalar in scalars][: len(decisions)] == list(range(1, len(decisions) + 1))
+
+
+def test_a_node_that_does_not_share_the_run_s_folder_says_so(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    worker = Worker.__new__(Worker)
+    config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
+    worker.setup(config, root=str(tmp_path), dataset=digits, plan=plan, threads=1)
+    result = worker.step()
+    worker.cleanup()
+    assert result["ended"] == "crashed"
+    assert "a run is a folder with a run.json" in result["reason"]
+    assert list(tmp_path.iterdir()) == []
