@@ -11,7 +11,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from ..membership import standard_error
 from ..pareto import SAME_LATENCY, is_measured
-from .halving import goes_on
+from .halving import goes_on, one_in
 from .ledger import Entry, Ledger
 
 
@@ -19,9 +19,10 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
     """First in, first out, with a decision at each rung; its state is the ledger, so nothing is lost with a driver."""
 
     def __init__(self, ledger: Ledger, *, eta: int | None, changed: Callable[[Entry], object]) -> None:
-        """`eta` None never stops a trial; `changed(entry)` is called after each change of an entry."""
+        """Rungs are `eta` times apart, None stops no trial; `changed(entry)` is called after each change of one."""
         super().__init__()
-        self._ledger, self._eta, self._changed = ledger, eta, changed
+        self._ledger, self._changed = ledger, changed
+        self._one_in = one_in(eta) if eta else None
         self._rungs: dict[int, list[tuple[float, float]]] = {}  # by epoch: minus robust accuracy, latency
         for event in ledger.log.of("report"):
             if ledger.entries[str(event.trial)].role == "search":
@@ -43,7 +44,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
             limit = self._ledger.max_latency
             self._stop(name, f"slower than the limit of {limit:g} ms", result["epoch"])
         elif not goes_on:
-            self._stop(name, f"not among the best 1/{self._eta} of its rung", result["epoch"])
+            self._stop(name, f"not among the best 1/{self._one_in} of its rung", result["epoch"])
         entry.trained = result["epoch"]
         self._changed(entry)
         return str(self.CONTINUE if entry.state == "running" else self.STOP)
@@ -58,7 +59,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
     def _feasible(self, entry: Entry) -> bool:
         """Whether a trial of the search may still be within the limit on latency."""
         return (
-            self._eta is None
+            self._one_in is None
             or entry.role != "search"
             or not entry.rows
             or self._ledger.feasible(entry.rows[-1]) is not False
@@ -74,12 +75,12 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _goes_on(self, row: dict[str, Any], place: int | None) -> bool:
         """Whether a trial of the search is among the best of this rung; the baseline and repeats are not compared."""
-        if self._eta is None:
+        if self._one_in is None:
             return True
         return place is not None and goes_on(
             np.array(self._rungs[row["epoch"]]),
             place,
-            self._eta,
+            self._one_in,
             error=standard_error(row["robust"], row.get("n")),
             same=SAME_LATENCY,
         )

@@ -144,7 +144,7 @@ def _run(
         root = str(folder.root.resolve())
         worker = tune.with_parameters(Worker, root=root, dataset=dataset, plan=plan, threads=settings.cpus_per_trial)
         tune.Tuner(
-            tune.withresources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
+            tune.with_resources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=make_scheduler(settings, ledger, progress.changed),
