@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from ..pareto import SAME_LATENCY, is_measured
 from .halving import goes_on, one_in
 from .ledger import Entry, Ledger
 
+COMPARED = 1000
+"""Newest records of a rung that a trial is compared with: what a decision costs does not grow with the search."""
+
 
 class RungScheduler(FIFOScheduler):  # type: ignore[misc]
     """First in, first out, with a decision at each rung; its state is the ledger, so nothing is lost with a driver."""
@@ -23,7 +27,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._ledger, self._changed = ledger, changed
         self._one_in = one_in(eta) if eta else None
-        self._rungs: dict[int, list[tuple[float, float]]] = {}  # by epoch: minus robust accuracy, latency
+        self._rungs: dict[int, deque[tuple[float, float]]] = {}  # by epoch: minus robust accuracy, latency
         for event in ledger.log.of("report"):
             if ledger.entries[str(event.trial)].role == "search":
                 self._record(event.data["row"])
@@ -69,7 +73,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """Put a row among the records of its rung; returns its place there, None where it has no metrics."""
         if not is_measured(row):
             return None
-        records = self._rungs.setdefault(row["epoch"], [])
+        records = self._rungs.setdefault(row["epoch"], deque(maxlen=COMPARED))
         records.append((-row["robust"], row["latency_p50"]))
         return len(records) - 1
 
