@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="S", help="seed of the search and of its trials (0)")
     add("--sampler", metavar="NAME", help="auto (default), tpe, gp, nsga2, random")
     add("--scheduler", metavar="NAME", help="mo-asha (default) stops trials early; none does not")
-    add("--eta", type=int, metavar="E", help="at each rung the best 1 in E go on (2)")
+    add("--eta", type=int, metavar="E", help="rungs E times apart, at each the best 1 in E * E go on (2)")
     add("--grace", type=int, metavar="G", help="epochs before the first rung, at least (4)")
     add("--repeats", type=int, metavar="N", help="further seeds of uncertain front members, at most (N/3)")
     add("--max-latency", type=float, metavar="MS", help="p50 above which a recipe is infeasible")
