@@ -108,7 +108,7 @@ def portray(network: Any, recipe: Any, dataset: Any, protocol: Any) -> tuple[dic
     import torch
 
     from .evaluation.boundary import boundary, plane
-    from .evaluation.robust import applies, craft
+    from .evaluation.methods import applies, craft
     from .models.stochastic import is_random
     from .seeds import derive
     from .trial import sample

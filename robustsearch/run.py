@@ -14,6 +14,7 @@ from typing import Any
 
 from .cli import Parser
 from .errors import RunError, StorageError, UserError
+from .names import checked_name
 from .runfolder import RunFolder
 from .storage import is_url
 
@@ -164,18 +165,13 @@ def _folder(place: dict[str, Any], name: str) -> RunFolder:
     storage = place["storage"]
     if is_url(storage):
         bare, question, options = storage.partition("?")
-        return RunFolder.at(f"{bare.rstrip('/')}/{_checked(name)}{question}{options}")
+        return RunFolder.at(f"{bare.rstrip('/')}/{checked_name(name, 'a run')}{question}{options}")
     if "://" in storage:
         raise UserError(f"`--storage` must be a folder that every node can write, or s3://..., but got {storage!r}")
-    return RunFolder(Path(storage).expanduser() / _checked(name))
-
-
-def _checked(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UserError(
-            f"a run's name must be letters, digits, '.', '_' and '-', the first a letter or digit, but got {name!r}"
-        )
-    return name
+    folder = Path(storage).expanduser() / checked_name(name, "a run")
+    if folder.is_symlink():
+        raise RunError(f"a run must lie in the folder of its storage, but {folder} is a link to {folder.readlink()}")
+    return RunFolder(folder)
 
 
 def _resume_command(folder: RunFolder) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 from . import events
 from .errors import RunError
+from .names import checked_name
 from .storage import Lease, Store, is_url
 
 
@@ -94,7 +95,7 @@ class RunFolder:
 
     def checkpoint(self, trial: str) -> Path:
         """Where a trial's checkpoint lies."""
-        return self.trials / trial / "checkpoint.pt"
+        return self.trials / checked_name(trial, "a trial") / "checkpoint.pt"
 
     def network(self, trial: str, epoch: int) -> Path:
         """Where a trial's network at a rung lies."""

@@ -17,6 +17,7 @@ LEVELS = {
         "recipe",
         "results",
         "events",
+        "names",
         "patience",
         "storage",
         "pareto",

@@ -19,7 +19,7 @@ from ..runfolder import RunFolder
 from .assemble import make_scheduler, make_searcher, sampler_of
 from .closing import draw, examine, say
 from .halving import rungs
-from .placement import DRIVER_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
+from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     settings.check()
-    for name, value in DRIVER_ENVIRONMENT.items():
+    for name, value in (DRIVER_ENVIRONMENT | ({} if address else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import optuna
     import ray
