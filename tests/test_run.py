@@ -224,6 +224,7 @@ def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path) -> None
         (("--space", "lwta", "--sampler", "best"), ("auto, tpe, gp, nsga2, random", "'best'")),
         (("--space", "lwta", "--scheduler", "asha"), ("mo-asha, none", "'asha'")),
         (("--space", "lwta", "--protocol", "weak"), ("quick, standard, full, report", "'weak'")),
+        (("--space", "lwta", "--engine", "tensorrt"), ("auto, eager, compile", "'tensorrt'")),
         (("--space", "lwta", "--fraction", "0"), ("(0, 1]", "got 0")),
         (("--space", "lwta", "--name", "../up"), ("letters, digits", "'../up'")),
         (("--space", "lwta", "--storage", "a-file"), ("writable", "a-file")),

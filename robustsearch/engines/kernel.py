@@ -3,7 +3,7 @@
 onnxruntime keeps the features between convolutions in blocks of 8 or 16 channels. In its own operators a gate is ten
 passes over them, and a uniform draw costs 3 ns; here it is one pass, with batch norm and draws in it.
 
-How a graph gets them: `graph` writes a gate as Tanh and a repeated batch as Sigmoid, which our networks use for nothing
+How a graph gets them: `draws` writes a gate as Tanh and a repeated batch as Sigmoid, which our networks use for nothing
 else; onnxruntime chooses the layout of everything and fuses both into what comes before; and then they are replaced.
 """
 
@@ -26,7 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from ..models.deploy import Deployed
-from .graph import OPSET, GateRule, Graph, UnsupportedLayerError, assemble
+from .graph import OPSET, GateRule, Graph, UnsupportedLayerError
+from .onnx_model import assemble
 
 SOURCE = Path(__file__).with_name("gate.c")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-ffp-contract=fast")
@@ -105,7 +106,7 @@ def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.ModelProto:
-    """A deployed network as `graph.model` has it, but for this machine, and with the kernel's gates.
+    """A deployed network as `onnx_model.model` has it, but for this machine, and with the kernel's gates.
 
     Raises:
         UnsupportedLayerError: it has a layer without a form, or gates that the kernel does not have.

@@ -117,7 +117,7 @@ def _compare(module: nn.Module, images: Tensor, found: Tensor) -> None:
 
 
 def _onnxruntime(module: nn.Module, shape: tuple[int, int, int], device: torch.device, seed: int) -> Predict:
-    from .graph import model
+    from .onnx_model import model
     from .onnx_session import session
 
     return session(model(module, shape, seed=seed), device)
