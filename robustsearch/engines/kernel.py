@@ -134,8 +134,8 @@ def _with_kernel(optimised: onnx.ModelProto, rule: GateRule, draws: int, seed: i
     blocked: set[str] = set()
     nodes: list[onnx.NodeProto] = []
 
-    def replacement(kind: str, operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
-        attributes = gate if kind == GATE else repeat
+    def replacement(operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
+        attributes = repeat if operator == "Repeat" else gate
         seed = int(generator.integers(2**62))
         return helper.make_node(operator, inputs, [output], domain=DOMAIN, seed=seed, **attributes)
 
@@ -151,20 +151,19 @@ def _with_kernel(optimised: onnx.ModelProto, rule: GateRule, draws: int, seed: i
             continue
         if kind == GATE and node.output[0] not in blocked:
             raise UnsupportedLayerError("a gate must be in onnxruntime's blocked layout, but one is not")
-        source = node.input[0]
+        operator = "Gate" if kind == GATE else "Repeat"
+        batch_norm = attributes.get("group", 1) > 1 and filters[node.input[1]][1:] == [1, 1, 1]
         if node.op_type == kind:
-            nodes.append(replacement(kind, "Gate" if kind == GATE else "Repeat", [source], node.output[0]))
-        elif (
-            kind == GATE and attributes.get("group", 1) > 1 and filters[node.input[1]][1:] == [1, 1, 1]
-        ):  # a batch norm
-            nodes.append(replacement(kind, "NormGate", list(node.input[:3]), node.output[0]))
+            nodes.append(replacement(operator, [node.input[0]], node.output[0]))
+        elif kind == GATE and batch_norm:
+            nodes.append(replacement("NormGate", list(node.input[:3]), node.output[0]))
         else:
             output, node.output[0] = node.output[0], f"{node.output[0]}_before"
             kept = [attribute for attribute in node.attribute if attribute.name != "activation"]
             del node.attribute[:]
             node.attribute.extend(kept)
             nodes.append(node)
-            nodes.append(replacement(kind, "Gate" if kind == GATE else "Repeat", [node.output[0]], output))
+            nodes.append(replacement(operator, [node.output[0]], output))
     del optimised.graph.node[:]
     optimised.graph.node.extend(nodes)
     del optimised.graph.value_info[:]

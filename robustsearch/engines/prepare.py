@@ -34,7 +34,7 @@ class Prepared:
     predict: Predict
     """Images `[N, C, H, W]` in [0, 1] -> probabilities `[N, classes]`."""
     engine: str
-    """What runs: One of `ENGINES` but `auto`."""
+    """What runs: one of `ENGINES`, but not `auto`."""
     build_s: float
     """Time that building and checking took, s."""
     reason: str | None
