@@ -13,7 +13,8 @@ import numpy as np
 from ..models.lwta import LWTA
 from ..models.pni import PNIConv2d, PNILayer, PNILinear
 from ..models.smoothing import GaussianNoise
-from .graph import GateRule, Graph, UnsupportedLayerError, Value, convolve, form, multiply
+from .graph import GateRule, Graph, UnsupportedLayerError, Value, form
+from .layers import convolve, multiply
 
 
 @form(LWTA)

@@ -19,8 +19,9 @@ from ..attacks.gradient import crafting
 from ..models.build import Network
 from ..models.stochastic import is_random
 from ..recipe import Norm
+from .methods import applies, craft
 from .protocols import STRAIGHT, Adversary
-from .robust import applies, correctness, craft
+from .robust import correctness
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """`(images [N, C, H, W], labels [N]) -> share of fresh predictions that are right [N]`."""
