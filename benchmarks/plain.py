@@ -1,8 +1,8 @@
 """The plain way to train such a network, to compare with: an unfused LWTA layer, float32, contiguous, a library's PGD.
 
-The layer is written as published code writes it (Panousis et al. 2021, 2101.01121): the log of a softmax, Gumbel noise for
-each unit, a softmax with a temperature, a product, and the KL from the same softmax; each is a pass over all features, and
-autograd keeps most of them. Parameters have the names of `models.build.Network`, which can load them.
+The layer is written as published code writes it (Panousis et al. 2021, 2101.01121): the log of a softmax, Gumbel noise
+for each unit, a softmax with a temperature, a product, and the KL from the same softmax; each is a pass over all
+features, and autograd keeps most of them. Parameters have the names of `models.build.Network`, which can load them.
 """
 
 from __future__ import annotations

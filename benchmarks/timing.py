@@ -33,12 +33,17 @@ def spread(values: NDArray[np.float64], digits: int = 3) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def ratio(values: NDArray[np.float64], reference: NDArray[np.float64], seed: int = 0) -> str:
-    """Median of the ratios of each round, and its 95% interval by the bootstrap over rounds, as text."""
-    ratios = values / reference
-    draws = np.random.default_rng(seed).choice(ratios, (4000, len(ratios)))
+def interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
+    """95% interval of the median, by the bootstrap."""
+    draws = np.random.default_rng(seed).choice(values, (4000, len(values)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return f"{np.median(ratios):.2f} [{low:.2f}, {high:.2f}]"
+    return float(low), float(high)
+
+
+def ratio(values: NDArray[np.float64], reference: NDArray[np.float64]) -> str:
+    """Median of the ratios of each round, and its 95% interval, as text."""
+    low, high = interval(values / reference)
+    return f"{np.median(values / reference):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def machine(threads: int) -> str:

@@ -5,8 +5,8 @@ forward and input gradient alone, then one forward and backward pass), and the p
 is torchattacks', with `--torchattacks DIR` from `pip install --no-deps --target DIR torchattacks==3.5.1`. Prints a
 Markdown table of medians of CPU seconds with quartiles, and of ratios of each round with 95% intervals.
 
-`--profile` prints where the time of our steps goes instead. `--accuracy` trains to the end, in both ways and from the same
-weights, and prints robust accuracy under the same adaptive protocol with 95% intervals, over three seeds.
+`--profile` prints where the time of our steps goes instead. `--accuracy` trains to the end, in both ways and from the
+same weights, and prints robust accuracy under the same adaptive protocol with 95% intervals, over three seeds.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def main() -> None:
         for name in given.datasets:
             accuracy(data.load(name), given.depth, pgd)
         return
-    columns = list(KINDS) + ["the rest"] if given.profile else ["CPU s", "to its floor", "to ReLU", "plain way to ours"]
+    columns = [*KINDS, "the rest"] if given.profile else ["CPU s", "to its floor", "to ReLU", "plain way to ours"]
     print(f"| images | PGD steps | network | {' | '.join(columns)} |\n|---|---|---|{'---|' * len(columns)}", flush=True)
     for name in given.datasets:
         whole = data.load(name)

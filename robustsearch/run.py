@@ -14,6 +14,7 @@ from typing import Any
 
 from .cli import Parser
 from .errors import RunError, StorageError, UserError
+from .names import checked_name
 from .runfolder import RunFolder
 from .storage import is_url
 
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="S", help="seed of the search and of its trials (0)")
     add("--sampler", metavar="NAME", help="auto (default), tpe, gp, nsga2, random")
     add("--scheduler", metavar="NAME", help="mo-asha (default) stops trials early; none does not")
-    add("--eta", type=int, metavar="E", help="at each rung the best 1 in E go on (2)")
+    add("--eta", type=int, metavar="E", help="rungs E times apart, at each the best 1 in E * E go on (2)")
     add("--grace", type=int, metavar="G", help="epochs before the first rung, at least (4)")
     add("--repeats", type=int, metavar="N", help="further seeds of uncertain front members, at most (N/3)")
     add("--max-latency", type=float, metavar="MS", help="p50 above which a recipe is infeasible")
@@ -119,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if crashed else 0
 
 
-def _forecast(settings: Any, question: dict[str, Any], address: str | None) -> int:
+def _forecast(settings: Any, question: Any, address: str | None) -> int:
     from .search.dry import Question, forecast
 
     print(*forecast(settings, Question(**question), address), sep="\n")
@@ -165,18 +166,13 @@ def _folder(place: dict[str, Any], name: str) -> RunFolder:
     storage = place["storage"]
     if is_url(storage):
         bare, question, options = storage.partition("?")
-        return RunFolder.at(f"{bare.rstrip('/')}/{_checked(name)}{question}{options}")
+        return RunFolder.at(f"{bare.rstrip('/')}/{checked_name(name, 'a run')}{question}{options}")
     if "://" in storage:
         raise UserError(f"`--storage` must be a folder that every node can write, or s3://..., but got {storage!r}")
-    return RunFolder(Path(storage).expanduser() / _checked(name))
-
-
-def _checked(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UserError(
-            f"a run's name must be letters, digits, '.', '_' and '-', the first a letter or digit, but got {name!r}"
-        )
-    return name
+    folder = Path(storage).expanduser() / checked_name(name, "a run")
+    if folder.is_symlink():
+        raise RunError(f"a run must lie in the folder of its storage, but {folder} is a link to {folder.readlink()}")
+    return RunFolder(folder)
 
 
 def _resume_command(folder: RunFolder) -> str:

@@ -158,7 +158,7 @@ def faults(folder: RunFolder, chosen: Settings) -> list[str]:
     told = {trial.user_attrs.get("trial"): trial for trial in open_study(folder).get_trials()}
     for entry in ledger.searched:
         trial = told.pop(entry.name)
-        values = None if entry.state == "diverged" else best_values(entry.rows)
+        values = None if entry.state in results.FAILED else best_values(entry.rows)
         if (trial.number, trial.values) != (entry.number, values) or not trial.state.is_finished():
             wrong.append(f"the study has {trial.state} {trial.values} for {entry.name}")
     if any(trial.state != TrialState.FAIL for trial in told.values()):

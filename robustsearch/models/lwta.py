@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..recipe import GateMode
+from ..recipe import GateMode, gate_of
 from .ibp import BlockPrior
 from .paired import fits, paired_gate
 from .stochastic import Noise, Stochastic, at_least_float32
@@ -80,20 +80,12 @@ def _with_gradient_of(smooth: Tensor, value: Tensor) -> Tensor:
     return value + (smooth - smooth.detach())
 
 
-def check_gate(gate: GateMode, gate_noise: float | None) -> None:
-    """Raise ValueError unless a noise scale >= 0 is given for gate `noisy` and for no other."""
-    if (gate == "noisy") != (gate_noise is not None):
-        raise ValueError(f"`gate_noise` must be given for gate 'noisy' only, but got gate={gate!r}, {gate_noise=}")
-    if gate_noise is not None and gate_noise < 0:
-        raise ValueError(f"`gate_noise` must be at least 0, but got {gate_noise}")
-
-
 class LWTA(Stochastic):
     """Stochastic local winner-takes-all, on `[N, B*U, H, W]` or `[N, B*U]`; U adjacent channels form a block.
 
     Attributes:
         gate: Gate at evaluation; may be changed at any time, as may `gate_noise`.
-        gate_noise: Scale s of the noise of gate `noisy`, else None.
+        gate_noise: Scale s of the noise of a gate that has none of its own (`noisy`), else None.
         ibp: Prior that weighs each block by z_b, or None.
     """
 
@@ -112,15 +104,15 @@ class LWTA(Stochastic):
         super().__init__()
         if channels % units:
             raise ValueError(f"`units` must divide the channels, but got {units} units for {channels} channels")
-        check_gate(gate, gate_noise)
+        gate_of(gate, gate_noise)
         self.blocks, self.units, self.temperature = channels // units, units, temperature
         self.gate, self.gate_noise, self.noise, self.ibp = gate, gate_noise, noise, ibp
         self._kl = None
 
     @property
     def hard(self) -> bool:
-        """Whether evaluation has winners: for every gate but `mean`."""
-        return self.gate != "mean"
+        """Whether evaluation has winners, and not weights as for `mean`."""
+        return gate_of(self.gate, self.gate_noise).temperature is None
 
     @property
     def random(self) -> bool:
@@ -171,14 +163,9 @@ class LWTA(Stochastic):
             return 0.0, 1.0
         if training:
             return 1.0, self.temperature
-        if self.gate == "mean":
-            return 0.0, 1.0
-        if self.gate == "argmax":
-            return 0.0, None
-        if self.gate == "sample":
-            return 1.0, None
-        assert self.gate_noise is not None, "gate 'noisy' needs a `gate_noise`"
-        return self.gate_noise, None
+        gate = gate_of(self.gate, self.gate_noise)
+        assert gate.noise is not None, "`gate_of` fills it in"
+        return gate.noise, gate.temperature
 
     def extra_repr(self) -> str:
         """Blocks, units and gate."""

@@ -78,7 +78,7 @@ class Noise:
             return self.logistic(shape, like)
         count = math.prod(shape)
         numbers = torch.empty(-(-count // 4), dtype=torch.int64)
-        numbers.random_(-(2**63), None, generator=self._generator(like.device))
+        numbers.random_(-(2**63), None, generator=self.generator(like.device))
         steps = numbers.view(torch.int16)[:count].view(tuple(shape))
         return steps.to(torch.float32).mul_(2**-16).add_(0.5 + 2**-17).logit_()
 

@@ -20,7 +20,7 @@ from . import elsewhere
 from .assemble import make_scheduler, make_searcher, sampler_of
 from .closing import draw, examine, say
 from .halving import rungs
-from .placement import DRIVER_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
+from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     settings.check()
-    for name, value in DRIVER_ENVIRONMENT.items():
+    for name, value in (DRIVER_ENVIRONMENT | ({} if address else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import optuna
     import ray

@@ -25,7 +25,7 @@ INSTANCES = """
 import json, time, boto3
 ec2 = boto3.client("ec2")
 while True:
-    keys = {key["KeyName"]: key["PublicKey"] for key in ec2.describe_key_pairs(IncludePublicKey=True)["KeyPairs"]}
+    keys = {key["KeyName"]: key.get("PublicKey", "") for key in ec2.describe_key_pairs(IncludePublicKey=True)["KeyPairs"]}
     alive = {}
     for reservation in ec2.describe_instances()["Reservations"]:
         for each in reservation["Instances"]:
