@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, metavar="K", help="trials at a time (as many as fit)")
     add("--storage", metavar="DIR", help="where run folders go (runs)")
     add("--name", metavar="NAME", help="name of the run folder (SPACE-DATASET-TIME)")
-    add("--resume", action="store_true", help="go on with the run of this --name; with its --space, or begin it")
+    add("--resume", action="store_true", help="go on with this --name; with its --space, or begin it")
     add("--address", metavar="ADDR", help="a running Ray cluster: auto, or HOST:PORT")
     return root
 
