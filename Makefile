@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help install run test test-fast lint format types wheel clean
+.PHONY: help install run test test-fast test-faults audit-deps lint format types wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -36,6 +36,13 @@ format: $(READY)  ## formatter and the linter's safe mends
 
 types: $(READY)  ## static types
 	$(BIN)/mypy
+
+test-faults: $(READY)  ## die at every write of a simulated search, then 200 SIGKILLs over a real one: up to an hour
+	$(BIN)/python -m benchmarks.faults points
+	$(BIN)/python -m benchmarks.faults kills
+
+audit-deps: $(READY)  ## known advisories about the installed packages; needs a network
+	$(BIN)/python -m pip_audit --skip-editable --strict
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
