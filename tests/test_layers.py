@@ -29,7 +29,7 @@ LEVELS = {
     ),
     1: ("data", "models", "attacks"),
     2: ("training", "evaluation", "latency"),
-    3: ("trial", "examine"),
+    3: ("trial", "examine", "portray"),
     4: ("search",),
     5: ("run", "evaluate", "audit", "replay", "examples"),
 }
