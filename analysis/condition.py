@@ -17,7 +17,7 @@ from robustsearch import events, results
 from robustsearch.errors import RunError
 from robustsearch.runfolder import RunFolder
 
-from .load import Run, description
+from .load import Run
 
 ESSENTIAL = {"trial", "epoch", "role", "state", "robust", "latency_p50"}
 """Columns without which a file is none of ours."""
@@ -36,7 +36,7 @@ def open_anyway(folder: Path) -> tuple[Run, list[str]]:
     notes: list[str] = []
     info: Mapping[str, Any] = {}
     try:
-        info = description(place.info_file)
+        info = place.info()
     except RunError as error:
         notes.append(f"What was asked is not known: {error}.")
     table = _table(place.results, notes, "results")
@@ -66,7 +66,7 @@ def _table(folder: Path, notes: list[str], what: str) -> pa.Table:
             missing[name] = missing.get(name, 0) + 1
     try:
         table = results.read_files(whole)
-    except (OSError, pa.ArrowException):
+    except RunError:
         table = _one_by_one(whole, damaged)
     if damaged:
         notes.append(f"Left out, as these files of {what}/ cannot be read: {_some(damaged)}.")
@@ -85,7 +85,7 @@ def _one_by_one(paths: list[Path], damaged: list[str]) -> pa.Table:
     for path in paths:
         try:
             tables.append(results.read_files([path]))
-        except (OSError, pa.ArrowException) as error:
+        except RunError as error:
             damaged.append(_because(path, error))
     return pa.concat_tables(tables)
 

@@ -18,7 +18,7 @@ from robustsearch.results import RECIPE_COLUMNS
 
 from . import style
 from .front import front_rows, staircase
-from .front_text import KINDS, Row, has_bars, interval, kind, masking, milliseconds, percent, probability
+from .front_text import KINDS, Row, count, has_bars, interval, kind, masking, milliseconds, percent, probability
 from .load import Run
 from .page import COPIES, PLOT, copy_button, definitions, document, table
 
@@ -128,6 +128,7 @@ def hover(row: Row, shared: Iterable[str]) -> str:
         f"natural {percent(row['natural'])}, PGD {percent(row['pgd'])}, "
         f"FGSM {percent(row['fgsm'])}, CW {percent(row['cw'])} %",
         f"latency p50 {milliseconds(row['latency_p50'])}, p95 {milliseconds(row['latency_p95'])} ms",
+        f"{count(row['parameters'])} parameters, {count(row['macs'])} multiply-accumulates",
         f"masking checks: {masking(row)}",
         "",
     ]
@@ -236,7 +237,7 @@ def _text(value: Any) -> str:
 
 HEADS = (
     *("trial", "epoch", "p50 (ms)", "p95 (ms)", "robust [95%] (%)", "seeds", "P(front)"),
-    *("natural (%)", "PGD (%)", "FGSM (%)", "CW (%)", "masking checks", ""),
+    *("natural (%)", "PGD (%)", "FGSM (%)", "CW (%)", "parameters", "masking checks", ""),
 )
 
 
@@ -251,6 +252,7 @@ def table_row(row: Row) -> list[str]:
         str(row["seeds"]),
         probability(row),
         *(percent(row[name]) for name in ("natural", "pgd", "fgsm", "cw")),
+        count(row["parameters"]),
         masking(row),
     ]
     return [*map(escape, cells), copy_button(row["trial"], row["epoch"])]

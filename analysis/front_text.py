@@ -8,16 +8,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from robustsearch.pareto import FLOOR
+from robustsearch.pareto import FLOOR, THIRD
 
-from .front import SLACK, failures, front_hypervolume, front_rows, reference_latency
+from .front import SLACK, failures, front_hypervolume, front_rows, reference_latency, reference_third
 from .load import Run
 
 Row = dict[str, Any]
 
 
-def caption(run: Run, points: pa.Table) -> str:
+def caption(run: Run, points: pa.Table, third: str | None = None) -> str:
     """What is shown, and under which terms: data, attack, trials, front, hypervolume, machine, seed."""
+    unit, end = "accuracy × ms", f"{reference_latency(points):.4g} ms"
+    if third:
+        way = "less" if THIRD[third] == "min" else "more"
+        unit, end = f"{unit} × {third}", f"{end}, {reference_third(points, third):.4g} {third}"
     radius = _values(points, "epsilon", length) or length(run.info.get("epsilon"))
     data = [
         _values(points, "dataset") or run.info.get("dataset"),
@@ -36,8 +40,9 @@ def caption(run: Run, points: pa.Table) -> str:
     sentences = [
         ", ".join(str(part) for part in data if part),
         _counts(run.table, points),
-        f"Hypervolume {front_hypervolume(points):.4g} (accuracy × ms), reference point robust accuracy 0 and "
-        f"{reference_latency(points):.4g} ms, {SLACK:g} × the slowest point",
+        f"Third objective: {way} {third}, shown as colour" if third else "",
+        f"Hypervolume {front_hypervolume(points, third):.4g} ({unit}), reference point robust accuracy 0 and "
+        f"{end}, {SLACK:g} × the slowest point",
         f"Points below {FLOOR:g} × the best robust accuracy are no candidates",
         timed and f"Timed with {timed}",
         _elsewhere(run.table, points),
@@ -105,6 +110,11 @@ def interval(row: Row) -> str:
     low, high = row["robust_low"], row["robust_high"]
     bounds = "" if low is None or high is None else f" [{percent(low)}, {percent(high)}]"
     return percent(row["robust"]) + bounds
+
+
+def count(number: int | None) -> str:
+    """A large number with its thousands apart; a dash where there is none."""
+    return "–" if number is None else f"{number:,}"
 
 
 def masking(row: Row) -> str:

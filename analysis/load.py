@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 from robustsearch import results
 from robustsearch.devices import comparable
 from robustsearch.errors import RunError
+from robustsearch.runfolder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -34,48 +34,22 @@ class Run:
 
 
 def load(folder: Path) -> Run:
-    """Read a run folder.
+    """Read a run folder, or a run in an object store by its URL.
 
     Raises:
         RunError: it is no run folder, holds no results yet, or a file in it cannot be read.
     """
+    run = RunFolder.fetched(folder)
+    folder = run.root
     if not folder.is_dir():
         raise RunError(f"`RUN` must be a folder, but {folder} is none")
-    info, table, evaluations = (
-        description(folder / "run.json"),
-        _results(folder / "results"),
-        _read(folder / "evaluations"),
-    )
-    return Run(folder, info, comparable(results.with_verdicts(table, evaluations)), evaluations)
-
-
-def description(path: Path) -> Mapping[str, Any]:
-    """What a `run.json` says.
-
-    Raises:
-        RunError: it is absent, or cannot be read.
-    """
-    if not path.is_file():
-        raise RunError(f"`RUN` must be the folder of a run, with a run.json, but {path.parent} has none")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"run.json must be readable JSON, but {path} is not: {error}") from error
-    if not isinstance(info, dict):
-        raise RunError(f"run.json must hold a JSON object, but {path} holds a {type(info).__name__}")
-    return info
+    evaluations = results.read(folder / "evaluations")
+    table = comparable(results.with_verdicts(_results(folder / "results"), evaluations))
+    return Run(folder, run.info(), table, evaluations)
 
 
 def _results(folder: Path) -> pa.Table:
-    table = _read(folder)
+    table = results.read(folder)
     if not table.num_rows:
         raise RunError(f"a run must have results before it can be analysed, but {folder} has none yet")
     return table
-
-
-def _read(folder: Path) -> pa.Table:
-    try:
-        return results.read(folder)
-    except (OSError, pa.ArrowException) as error:
-        first_line = str(error).partition("\n")[0]
-        raise RunError(f"results must be Parquet files of robustsearch, but {folder} is not: {first_line}") from error

@@ -147,11 +147,11 @@ a { color: #0060a0; }
 figure { margin: 1rem 0; }
 figcaption { margin-top: .5rem; }
 figcaption, footer { color: #4d4d4d; font-size: .875rem; overflow-wrap: anywhere; max-width: 100ch; }
+section { content-visibility: auto; contain-intrinsic-size: auto 40rem; }
 #plot { height: min(72vh, 600px); }
 .scroll { overflow-x: auto; margin-bottom: 1rem; }
 .tall { max-height: 80vh; overflow-y: auto; }
 .tall thead th { position: sticky; top: 0; background: #fff; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 0 1.5rem; }
 img { max-width: 100%; height: auto; }
 .scroll > img { max-width: none; width: max(100%, 36rem); }
 img.pixels { width: min(100%, 28rem); image-rendering: pixelated; }
@@ -190,7 +190,7 @@ pre { background: #f5f5f5; padding: .5rem .75rem; overflow-x: auto; font-size: .
   .scroll, .tall, pre { overflow: visible; max-height: none; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   .scroll > img { width: 100%; }
-  .figures { display: block; }
+  section { content-visibility: visible; }
   table { font-size: 6.5pt; white-space: normal; }
   th, td { padding-right: .4rem; }
 }

@@ -100,8 +100,8 @@ class Tables:
             "Mean over seeds [95% interval over seeds and images; of latency, over seeds]"
             + (" (published value)" if published else "")
             + f". Differences are from {reference_name(self.found.rows)}, paired by seed, in points; of latency, "
-            f"ratios. An asterisk marks those with p < {LEVEL:g}, corrected for the rows of a column (Holm). Images are "
-            "taken as independent between rows, so intervals are rather too wide than too narrow."
+            f"ratios. An asterisk marks those with p < {LEVEL:g}, corrected for the rows of a column (Holm). Images "
+            "are taken as independent between rows, so intervals are rather too wide than too narrow."
         )
 
     def markdown(self) -> str:
@@ -131,13 +131,11 @@ class Tables:
             head = ["row", *(COLUMNS[column].heading for column in columns), "seeds"]
             values, differences = [], []
             for place, (name, cells) in enumerate(self.numbers.items()):
-                seeds = str(max(cell.seeds for cell in cells.values()))
-                known = layout.published.get(name, {})
-                values.append(
-                    [name, *(_value(cells[key], COLUMNS[key].timed, known.get(key)) for key in columns), seeds]
-                )
+                seeds, known = str(max(cell.seeds for cell in cells.values())), layout.published.get(name, {})
+                own = [(cells[key], COLUMNS[key].timed, known.get(key)) for key in columns]
+                values.append([name, *(_value(cell, timed, published) for cell, timed, published in own), seeds])
                 if place:
-                    differences.append([name, *(_difference(cells[key], COLUMNS[key].timed) for key in columns), seeds])
+                    differences.append([name, *(_difference(cell, timed) for cell, timed, _ in own), seeds])
             yield layout.title, head, values
             if differences:
                 yield f"{layout.title}: differences from {reference_name(self.found.rows)}", head, differences

@@ -60,7 +60,7 @@ REPORT = {
     }.items()
 }
 REPORT_2 = {
-    # Its table 2, another evaluation, without settings; PGD is "aggregated" over l_2 and l_inf, a sum of two accuracies.
+    # Its table 2, another evaluation, without settings; PGD is "aggregated" over l_2 and l_inf: a sum of two.
     "stochastic-lwta": {"natural": 68.8, "pgd_both": 114.6, "fgsm": 11.5, "cw": 66.0},
 }
 

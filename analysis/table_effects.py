@@ -46,9 +46,10 @@ def front_lines(found: Measured) -> list[Line]:
         return []
     base = float(np.exp(np.nanmin(np.nanmean(np.log(latency), axis=1))))
     effects = hypervolume_effects(robust, latency, base)
+    numbers = np.array([effects.effect, effects.low, effects.high, adjusted(effects.p)])
     return [
-        Line("front", name, column, *(float(part[place]) for part in (effects.effect, effects.low, effects.high)), p)
-        for place, (name, p) in enumerate(zip(found.rows, adjusted(effects.p).tolist(), strict=True))
+        Line("front", name, column, effect, low, high, p)
+        for name, (effect, low, high, p) in zip(found.rows, numbers.T.tolist(), strict=True)
     ]
 
 
@@ -67,9 +68,9 @@ def factor_lines(found: Measured) -> list[Line]:
         except UserError:  # no degree of freedom is left for an error
             return []
         for term, p in zip(estimated, adjusted([term.p for term in estimated]).tolist(), strict=True):
-            numbers = [term.effect, term.low, term.high]
-            shown = np.exp(numbers).tolist() if timed else numbers
-            made.append(Line("factor", term.name, column, *shown, p, " ".join(term.aliases)))
+            numbers = np.array([term.effect, term.low, term.high])
+            effect, low, high = (np.exp(numbers) if timed else numbers).tolist()
+            made.append(Line("factor", term.name, column, effect, low, high, p, " ".join(term.aliases)))
     return made
 
 

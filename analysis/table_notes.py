@@ -38,9 +38,9 @@ def _protocols(measured: Measured) -> list[str]:
     found = []
     if "report" in measured.protocols:
         found.append(
-            "Protocol report: 3 PGD steps of 0.01 move a pixel by at most 0.03 of the allowed 0.3, CW has c = 1e-4, and "
-            "each gradient is that of one draw. `robust` is the worst of its l_inf attacks, none of which adapts. The "
-            "published second table names no settings: its l_2 PGD here makes 3 steps within the l_2 budget below."
+            "Protocol report: 3 PGD steps of 0.01 move a pixel by at most 0.03 of the allowed 0.3, CW has c = 1e-4, "
+            "and each gradient is that of one draw. `robust` is the worst of its l_inf attacks, none of which adapts. "
+            "The published second table names no settings: its l_2 PGD here makes 3 steps within the l_2 budget below."
         )
     if measured.finals:
         row = measured.finals[0]

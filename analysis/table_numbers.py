@@ -171,10 +171,11 @@ def _cells(column: Column, values: Array, images: int | None, reference: list[in
     own[0] = np.exp(average) if column.timed else average  # of a single seed too
     if not column.timed:
         own, other = parts * own.clip(0, 1), parts * other
-    return [
-        Cell(*own[:, place].tolist(), *other[:, place].tolist(), float(p[place]), int(seeds[place]))
-        for place in range(len(values))
-    ]
+    cells = []
+    for place in range(len(values)):
+        (here, low, high), (more, more_low, more_high) = own[:, place].tolist(), other[:, place].tolist()
+        cells.append(Cell(here, low, high, more, more_low, more_high, float(p[place]), int(seeds[place])))
+    return cells
 
 
 def _unscaled(effects: Effects, timed: bool) -> Array:

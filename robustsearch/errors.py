@@ -6,6 +6,7 @@
     │   ├── SpaceError       a search space cannot be found or does not yield recipes
     │   ├── DatasetError     a dataset is unknown, absent or malformed
     │   └── RunError         a run folder is absent, taken, unwritable or not one of ours
+    ├── StorageError         what a run must write cannot be written; nothing that was written is lost (exit code 3)
     └── TrialError           a trial cannot go on; it becomes a row of the results with its reason
         └── DivergedError    the training loss is no longer finite
 
@@ -37,6 +38,10 @@ class DatasetError(UserError):
 
 class RunError(UserError):
     """A run folder is absent, taken, unwritable or not one of ours."""
+
+
+class StorageError(RobustSearchError):
+    """What a run must write cannot be written."""
 
 
 class TrialError(RobustSearchError):

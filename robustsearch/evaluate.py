@@ -91,7 +91,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     from .examine import examine, examine_certified, load_network
 
     chosen = protocol(given.protocol or "full")
-    folder = RunFolder(given.run)
+    folder = RunFolder.fetched(given.run)
     settings = folder.info().get("settings", {})
     jobs = [(point, recipe) for point in _points(folder, given) for recipe in _variants(point, given)]
     directory = settings.get("data_dir")
@@ -102,7 +102,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     )
     start = time.monotonic()
     for count, (point, recipe) in enumerate(jobs, 1):
-        network, own = load_network(folder.network(point["trial"], point["epoch"]), dataset)
+        network, own = load_network(folder.fetched_network(point["trial"], point["epoch"]), dataset)
         if recipe.lwta:
             network.set_gate(recipe.lwta.gate, recipe.lwta.gate_noise)
         if given.certify is None:
@@ -130,6 +130,8 @@ def _evaluate(given: argparse.Namespace) -> int:
         row |= {"digest": recipe.digest, "recipe": recipe.to_json(), "variant": variant_name(recipe, own)}
         row |= recipe.flat()
         path = results.write_evaluation(folder.evaluations, row)
+        if folder.store:
+            folder.store.push("evaluations")
         left = (time.monotonic() - start) / count * (len(jobs) - count)
         line = _line(row) if given.certify is None else _certified_line(row)
         print(f"{_name(row, recipe)}: {line}  ({count}/{len(jobs)}, ~{left:.0f} s left)\n  {path}", flush=True)
@@ -146,6 +148,8 @@ def _check(given: argparse.Namespace) -> None:
             raise UserError(f"`--{name}` must be at least 1, but got {value}")
     if given.epoch is not None and given.trial is None:
         raise UserError(f"`--epoch` is that of a `--trial`, but got --epoch {given.epoch} alone")
+    if given.certify is not None and given.engine is not None:
+        raise UserError(f"a certificate is not timed, so `--certify` takes no `--engine`, but got {given.engine!r}")
     if given.certify is not None and given.draws is not None:
         raise UserError(f"a vote of `--certify` is one draw, so it takes no `--draws`, but got {given.draws}")
 

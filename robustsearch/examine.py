@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
+from . import checkpoint
 from .data import Dataset
 from .engines.prepare import prepare
 from .errors import RunError
@@ -43,14 +43,14 @@ def load_network(path: Path, dataset: Dataset, device: torch.device | None = Non
         RunError: the file is absent or damaged.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    saved = checkpoint.read(path)
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
         recipe = Recipe.from_json(saved["recipe"])
         network = build_network(
             recipe, shape=dataset.shape, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=0
         )
         network.load_state_dict(saved["state"])
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"a trial's network must be readable, but {path} is not: {reason}") from error
     return network.to(device).eval(), recipe

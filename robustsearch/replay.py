@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
     root.add_argument("--sampler", metavar="NAME", help="auto, tpe, gp, nsga2, random")
     root.add_argument("--scheduler", metavar="NAME", help="mo-asha, none")
-    root.add_argument("--eta", type=int, metavar="N", help="one in N goes on")
+    root.add_argument("--eta", type=int, metavar="N", help="rungs N times apart; at each one in N * N goes on")
     root.add_argument("--trials", type=int, metavar="N", help="recipes to ask for")
     root.add_argument("--seed", type=int, metavar="S", help="seed of the sampler")
     root.add_argument("--concurrency", type=int, metavar="K", help="trials at a time (2)")
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command: 0 done, 1 a decision came out otherwise, 2 bad input."""
     given = vars(parser().parse_args(arguments))
     try:
-        return _replay(RunFolder(given.pop("run")), given)
+        return _replay(RunFolder.fetched(given.pop("run")), given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,8 @@
 """The results of a run: one tidy table, one row per trial and rung, as Parquet.
 
 Every trial has one small file, `results/TRIAL.parquet`, replaced as a whole each time a rung is added. So a row can
-neither be torn nor doubled, whatever process dies, and any reader of Parquet folders sees one table:
+neither be torn nor doubled, whatever process dies. Its pages carry checksums, which `read` looks at; a damaged file is
+written anew from the event log when the run is resumed. Any reader of Parquet folders sees one table:
 
     pandas.read_parquet("RUN/results")        duckdb: select * from 'RUN/results/*.parquet'
 
@@ -19,6 +20,9 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from .errors import RunError
+from .names import checked_name
+from .patience import patiently
 from .recipe import Recipe, field_docs
 
 SCHEMA_VERSION = 1
@@ -178,16 +182,25 @@ def with_verdicts(table: pa.Table, evaluations: pa.Table) -> pa.Table:
 
 
 def _write(folder: Path, name: str, table: pa.Table) -> Path:
+    checked_name(name, "a file of results")
     folder.mkdir(parents=True, exist_ok=True)
     path, part = folder / f"{name}.parquet", folder / f".{name}.part"
-    # For a few rows of many columns this is smaller than zstd with dictionaries, and written in half the time.
-    pq.write_table(table, part, compression="snappy", use_dictionary=False)
-    os.replace(part, path)
+
+    def write() -> None:
+        # For a few rows of many columns this is smaller than zstd with dictionaries, and written in half the time.
+        pq.write_table(table, part, compression="snappy", use_dictionary=False, write_page_checksum=True)
+        os.replace(part, path)
+
+    patiently(write, path)
     return path
 
 
 def read(folder: Path) -> pa.Table:
-    """The whole table below a run's `results/`, sorted by trial and epoch; an empty one where there is none."""
+    """The whole table below a run's `results/`, sorted by trial and epoch; an empty one where there is none.
+
+    Raises:
+        RunError: a file is damaged.
+    """
     return read_files(sorted(folder.glob("*.parquet")))
 
 
@@ -195,5 +208,29 @@ def read_files(files: Sequence[Path]) -> pa.Table:
     """The same of these files alone; a column that a file of an older version lacks is null there."""
     if not files:
         return SCHEMA.empty_table()
-    rows = pa.dataset.dataset([str(path) for path in files], schema=SCHEMA).to_table()
-    return rows.sort_by([("trial", "ascending"), ("epoch", "ascending")])
+    try:
+        table = _read(files)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        damaged, reason = next((path for path in files if not is_whole(path)), files[0]), str(error).partition("\n")[0]
+        raise RunError(f"results must be Parquet files of robustsearch, but {damaged} is not: {reason}") from error
+    return table.sort_by([("trial", "ascending"), ("epoch", "ascending")])
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of rows is there and undamaged."""
+    try:
+        _read([path])
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    return True
+
+
+def _read(paths: Sequence[Path]) -> pa.Table:
+    """The rows of files; their pages have checksums, and a damaged name of a column is a name that is none."""
+    checked = pa.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+    parquet = pa.dataset.ParquetFileFormat(default_fragment_scan_options=checked)
+    files = pa.dataset.dataset([str(path) for path in paths], schema=SCHEMA, format=parquet)
+    for file in files.get_fragments():
+        if unknown := set(file.physical_schema.names) - set(SCHEMA.names):
+            raise pa.ArrowInvalid(f"not a column of the results: {', '.join(sorted(unknown))}")
+    return files.to_table()

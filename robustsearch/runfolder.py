@@ -5,6 +5,7 @@ RUN/
 ├── events.jsonl    the append-only log of the search
 ├── results/        one Parquet file a trial; together one table
 ├── trials/ID/      checkpoint and TensorBoard log of each trial
+├── portraits/      arrays behind the figures of a trained network
 ├── study/          the Optuna study (journal storage), as optuna-dashboard reads it
 └── figures/        what `analysis` draws
 """
@@ -14,10 +15,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import events
 from .errors import RunError
+from .names import checked_name
+from .storage import Lease, Store, is_url
 
 
 def network_file(checkpoint: Path, epoch: int) -> Path:
@@ -26,10 +33,14 @@ def network_file(checkpoint: Path, epoch: int) -> Path:
 
 
 class RunFolder:
-    """Paths of a run; `create` or `open` it."""
+    """Paths of a run.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Attributes:
+        store: the object store that the folder is the working copy of, if it is one.
+    """
+
+    def __init__(self, root: Path, store: Store | None = None) -> None:
+        self.root, self.store = root, store
         self.info_file = root / "run.json"
         self.events_file = root / "events.jsonl"
         self.results = root / "results"
@@ -38,6 +49,45 @@ class RunFolder:
         self.study_file = root / "study" / "journal.log"
         self.figures = root / "figures"
 
+    @classmethod
+    def at(cls, place: str | Path) -> RunFolder:
+        """The run in a folder, or at a URL of an object store: its working copy on this machine, as it is now.
+
+        Raises:
+            RunError: the URL is that of no run, or the store cannot be reached.
+        """
+        if not is_url(place):
+            return cls(Path(place))
+        store = Store(place)
+        return cls(store.root, store)
+
+    @classmethod
+    def fetched(cls, place: str | Path) -> RunFolder:
+        """The run in a folder, or at a URL, to be read: its working copy is brought to what the store has.
+
+        Raises:
+            RunError: as for `at`.
+        """
+        folder = cls.at(place)
+        if folder.store and not folder.is_driven():
+            folder.store.fetch()
+        return folder
+
+    def is_driven(self) -> bool:
+        """Whether a driver of this machine works in the folder now."""
+        if not self.root.exists():
+            return False
+        try:
+            with self._alone():
+                return False
+        except RunError:
+            return True
+
+    @property
+    def place(self) -> str:
+        """What `at` needs on any machine."""
+        return self.store.url if self.store else str(self.root.resolve())
+
     @property
     def name(self) -> str:
         """Name of the run."""
@@ -45,27 +95,46 @@ class RunFolder:
 
     def checkpoint(self, trial: str) -> Path:
         """Where a trial's checkpoint lies."""
-        return self.trials / trial / "checkpoint.pt"
+        return self.trials / checked_name(trial, "a trial") / "checkpoint.pt"
 
     def network(self, trial: str, epoch: int) -> Path:
         """Where a trial's network at a rung lies."""
         return network_file(self.checkpoint(trial), epoch)
 
+    def fetched_network(self, trial: str, epoch: int) -> Path:
+        """The same, brought from the store where there is one."""
+        path = self.network(trial, epoch)
+        if self.store and not path.exists():
+            self.store.pull([path.relative_to(self.root).as_posix()])
+        return path
+
+    def portrait(self, trial: str, epoch: int) -> Path:
+        """Where the arrays behind the figures of a trial's network lie."""
+        return self.root / "portraits" / f"{trial}-{epoch:04d}.npz"
+
     def info(self) -> dict[str, Any]:
-        """What `run.json` says.
+        """What `run.json` says; where it is lost or damaged, what the event log says that it said.
 
         Raises:
-            RunError: there is none, or it is damaged.
+            RunError: there is neither.
         """
         try:
-            info = json.loads(self.info_file.read_text())
+            info = json.loads(self.info_file.read_text(encoding="utf-8"))
+            if isinstance(info, dict):
+                return info
+            reason = f"{self.info_file} holds no object"
         except FileNotFoundError:
-            raise RunError(f"a run is a folder with a run.json, but {self.root} has none") from None
+            reason = f"{self.root} has none"
         except ValueError as error:
-            raise RunError(f"run.json must be JSON, but {self.info_file} is not: {error}") from error
-        if not isinstance(info, dict):
-            raise RunError(f"run.json must hold an object, but {self.info_file} does not")
-        return info
+            reason = f"{self.info_file} is damaged: {error}"
+        starts = (event.data.get("info") for event in events.read(self.events_file)[0] if event.kind == "start")
+        if (logged := next((info for info in starts if info), None)) is None:
+            raise RunError(f"a run is a folder with a run.json, a JSON object, but {reason}")
+        return dict(logged)
+
+    def exists(self) -> bool:
+        """Whether a run has begun there."""
+        return self.store.exists() if self.store else self.info_file.exists() or self.events_file.exists()
 
     def check_place(self) -> None:
         """Find out early what would keep a new run from its folder.
@@ -73,10 +142,12 @@ class RunFolder:
         Raises:
             RunError: the folder holds a run already, or cannot be made.
         """
-        if self.info_file.exists():
+        if self.exists():
             raise RunError(
-                f"a new run needs a folder of its own, but {self.root} holds a run: --resume it or take another --name"
+                f"a new run needs a folder of its own, but {self.place} holds a run: --resume it or take another --name"
             )
+        if self.store:
+            shutil.rmtree(self.root, ignore_errors=True)  # of a run that is no longer in the store
         nearest = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             raise RunError(
@@ -99,16 +170,32 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"the run folder must be writable, but {self.root} is not: {error.strerror}") from error
 
-    def lock(self) -> int:
-        """Take the folder for this driver; the lock ends with the process.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Take the run for this driver; the lock ends with the process, a lease in a store soon after it.
 
         Raises:
             RunError: another driver works in it.
         """
+        with self._alone():
+            lease = Lease(self.store) if self.store else None
+            try:
+                yield
+            finally:
+                if lease:
+                    lease.give_back()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """As the only driver on this machine."""
+        self.root.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(handle)
             raise RunError(f"only one driver may work in a run folder, but another one works in {self.root}") from None
-        return handle
+        try:
+            yield
+        finally:
+            os.close(handle)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import checkpoint
 from .attacks.gradient import crafting
 from .data import Dataset, Split, to_tensor
 from .engines.prepare import prepare
-from .errors import TrialError
+from .errors import RunError, TrialError
 from .evaluation.methods import craft
 from .evaluation.protocols import Adversary, Protocol
 from .evaluation.robust import evaluate
@@ -96,6 +95,7 @@ class Trial:
         """Why training ended before its last epoch; the network is then that of the best epoch."""
         self._seconds = {"train_s": 0.0, "eval_s": 0.0, "latency_s": 0.0}
         self._quiet = Quiet(str(self.device).replace(":", "-"))
+        self._damaged = False
 
     @property
     def epoch(self) -> int:
@@ -221,6 +221,8 @@ class Trial:
     def save(self, path: Path) -> None:
         """Write a checkpoint in one atomic step, keep the one before it as `PATH.previous`, and at a rung the network.
 
+        A damaged one is not kept: `PATH.previous` is then the good one that `load` found.
+
         The network of each rung stays, as `network-EPOCH.pt` beside the checkpoint: any of them may be on the front.
         """
         state = {
@@ -232,11 +234,13 @@ class Trial:
             "watch": self._watch.state() if self._watch else None,
             "ended": self.ended,
         }
-        write_atomically(path, state, keep=_previous(path))
-
-        if any(row["epoch"] == self.epoch for row in self.rows):
+        if any(
+            row["epoch"] == self.epoch for row in self.rows
+        ):  # first: a checkpoint after a rung tells of its network
             network = network_file(path, self.epoch)
-            write_atomically(network, {"recipe": self.recipe.to_json(), "state": self.network.state_dict()})
+            checkpoint.write(network, {"recipe": self.recipe.to_json(), "state": self.network.state_dict()})
+        checkpoint.write(path, state, keep=None if self._damaged else _previous(path))
+        self._damaged = False
 
     def load(self, path: Path) -> bool:
         """Continue from the newest readable checkpoint at `path`; False where there is none.
@@ -246,8 +250,9 @@ class Trial:
         """
         for candidate in (path, _previous(path)):
             try:
-                state = torch.load(candidate, weights_only=True, map_location="cpu")
-            except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError):
+                state = checkpoint.read(candidate)
+            except RunError:
+                self._damaged = candidate.exists()
                 continue  # absent or damaged: the one before it is whole
             if (state["recipe"], state["seed"]) != (self.recipe.to_json(), self.seed):
                 raise TrialError(f"a checkpoint must be of the trial's own recipe and seed, but {candidate} is not")
@@ -299,19 +304,6 @@ def run_trial(
         for row in trial.rows[reported:]:
             report(row)
     trial.close()
-
-
-def write_atomically(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
-    """`torch.save` in one atomic step; what was at `path` before is moved to `keep`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if keep and path.exists():
-        os.replace(path, keep)
-    os.replace(part, path)
 
 
 def sample(split: Split, wanted: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,9 @@ LEVELS = {
         "recipe",
         "results",
         "events",
+        "names",
+        "patience",
+        "storage",
         "pareto",
         "membership",
         "devices",
@@ -28,11 +31,11 @@ LEVELS = {
         "ablation",
         "__init__",
     ),
-    1: ("data", "models", "attacks"),
+    1: ("data", "models", "attacks", "checkpoint"),
     2: ("training", "evaluation", "engines", "latency"),
     3: ("trial", "examine"),
     4: ("search",),
-    5: ("run", "evaluate", "audit", "replay"),
+    5: ("run", "evaluate", "audit", "replay", "examples"),
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 FORBIDDEN = {0: {"torch", "ray", "optuna"}, 1: {"ray", "optuna"}, 2: {"ray", "optuna"}, 3: {"ray", "optuna"}}

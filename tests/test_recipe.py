@@ -86,7 +86,7 @@ def test_every_field_is_documented_and_has_a_column() -> None:
         ({"mix": {"clean": 0.9}}, "must sum to 1", "sum to 1.4"),
         ({"mix": {"clean": -0.1}}, "greater than or equal to 0", "-0.1"),
         ({"lwta": {"units": 3}}, "`units` must divide the channels", "got 3"),
-        ({"lwta": {"gate": "loud"}}, "'sample', 'mean', 'argmax' or 'noisy'", "'loud'"),
+        ({"lwta": {"gate": "loud"}}, "one of sample, mean, argmax, noisy", "'loud'"),
         ({"lwta": {"gate": "noisy"}}, "`gate_noise` must be given", "gate_noise=None"),
         ({"lwta": {"gate": "mean", "gate_noise": 1}}, "and for no other", "gate='mean'"),
         ({"model": {"depth": 33}}, "`depth` must be 6n + 4", "got 33"),

@@ -268,11 +268,10 @@ def test_two_drivers_cannot_work_in_one_folder(tmp_path: Path) -> None:
 
     folder = RunFolder(tmp_path / "run")
     folder.write_info({})
-    handle = folder.lock()
-    with pytest.raises(RunError, match="only one driver"):
-        folder.lock()
-    os.close(handle)
-    os.close(folder.lock())
+    with folder.locked(), pytest.raises(RunError, match="only one driver"), folder.locked():
+        pass
+    with folder.locked():
+        pass
 
 
 def test_help_fits_a_screen(tmp_path: Path) -> None:

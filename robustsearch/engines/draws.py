@@ -13,14 +13,15 @@ import numpy as np
 from ..models.lwta import LWTA
 from ..models.pni import PNIConv2d, PNILayer, PNILinear
 from ..models.smoothing import GaussianNoise
-from .graph import GateRule, Graph, Value, convolve, form, multiply
+from .graph import GateRule, Graph, UnsupportedLayerError, Value, form
+from .layers import convolve, multiply
 
 
 @form(LWTA)
 def _lwta(layer: LWTA, graph: Graph, x: Value) -> Value:
     scale, temperature = layer.rule(training=False)
     if temperature is not None and (scale or temperature != 1.0):
-        raise AssertionError("no gate of evaluation is relaxed")
+        raise UnsupportedLayerError("a gate must be a softmax at temperature 1 or one winner, but this one is relaxed")
     winner = temperature is None
     graph.gates.append(GateRule(layer.units, winner, float(scale)))
     if graph.placeholders:

@@ -21,7 +21,7 @@ def say(out: Console, *lines: str) -> None:
 
 
 def examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: float, out: Console) -> None:
-    """The full protocol and the masking checks for each member of the front; an adaptive one for each row of a design."""
+    """The full protocol and the masking checks for each member of the front; for a design, `examine_design`."""
     from robustsearch.analysis import front  # type: ignore[import-not-found]
 
     from .. import results

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -36,16 +35,16 @@ def distinct(front: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def examine_point(
-    root: str, trial: str, epoch: int, plain_epoch: int | None, dataset: Dataset, name: str, images: int, threads: int
+    place: str, trial: str, epoch: int, plain_epoch: int | None, dataset: Dataset, name: str, images: int, threads: int
 ) -> dict[str, Any]:
     """One (trial, epoch) of a run under a protocol, as the row of an evaluation; `full` comes with masking checks.
 
     `plain_epoch` is the baseline's, whose examples are transferred in one of the checks.
     """
     torch.set_num_threads(threads)
-    folder = RunFolder(Path(root))
-    network, recipe = load_network(folder.network(trial, epoch), dataset)
-    transfer = load_network(folder.network("baseline", plain_epoch), dataset)[0] if plain_epoch else None
+    folder = RunFolder.at(place)
+    network, recipe = load_network(folder.fetched_network(trial, epoch), dataset)
+    transfer = load_network(folder.fetched_network("baseline", plain_epoch), dataset)[0] if plain_epoch else None
     row = examine(
         network,
         recipe,
@@ -78,13 +77,12 @@ def examine_points(
     """
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(examine_point)
     shared = ray.put(dataset)
-    root = str(folder.root.resolve())
     roles = {}
     for point in points:
         trial, epoch = point["trial"], point["epoch"]
         file = results.evaluation_name(trial, epoch, name, SPLIT)
-        if not (folder.evaluations / f"{file}.parquet").exists():
-            task = remote.remote(root, trial, epoch, plain_epoch, shared, name, images, cpus)
+        if not results.is_whole(folder.evaluations / f"{file}.parquet"):
+            task = remote.remote(folder.place, trial, epoch, plain_epoch, shared, name, images, cpus)
             roles[task] = point["role"]
     pending = list(roles)
     while pending:

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal, Self
 
@@ -26,6 +27,7 @@ Decider = Literal["trial", "scheduler", "worker"]
 """Who ended a trial: its own training, the scheduler, or the loss of its worker."""
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
     return {"python": platform.python_version()} | {

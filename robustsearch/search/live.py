@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,9 @@ from numpy.typing import NDArray
 from ..devices import is_comparable
 from ..pareto import above_floor, is_front, is_measured, normalised_hypervolume
 from .ledger import Entry, Ledger
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Attained:
@@ -78,28 +84,40 @@ class SearchBoard:
         """Log to a folder; on resume, what came after the epochs known now is replaced."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._attained = attained
+        self._attained, self._folder = attained, str(folder)
         self._drawn, self._next = np.empty((0, 2)), 0.0
-        self._writer = SummaryWriter(str(folder), purge_step=attained.epochs + 1, flush_secs=10)
+        self._writer: SummaryWriter | None = SummaryWriter(self._folder, purge_step=attained.epochs + 1, flush_secs=10)
 
     def write(self, ended: int) -> None:
-        """The state of the search now."""
+        """The state of the search now; what a full disk keeps out is left out."""
         step = self._attained.epochs
-        if self._attained.hypervolume is not None:
-            self._writer.add_scalar("search/hypervolume", self._attained.hypervolume, step)
-            self._writer.add_scalar("search/ended", ended, step)
-        if step >= self._next:
-            self._draw(step)
+        with self._lenient() as writer:
+            if self._attained.hypervolume is not None:
+                writer.add_scalar("search/hypervolume", self._attained.hypervolume, step)
+                writer.add_scalar("search/ended", ended, step)
+            if step >= self._next:
+                self._draw(writer, step)
 
     def close(self) -> None:
         """Draw the last front, flush and close."""
-        self._draw(self._attained.epochs)
-        self._writer.close()
+        with self._lenient() as writer:
+            self._draw(writer, self._attained.epochs)
+            writer.close()
 
-    def _draw(self, step: int) -> None:
+    @contextmanager
+    def _lenient(self) -> Iterator[SummaryWriter]:
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            self._writer = self._writer or SummaryWriter(self._folder, flush_secs=10)
+            yield self._writer
+        except OSError:
+            self._writer = None  # it says so for ever
+
+    def _draw(self, writer: SummaryWriter, step: int) -> None:
         front = self._attained.front
         if len(front) and not np.array_equal(front, self._drawn):
-            self._writer.add_image("search/front", front_picture(front), step, dataformats="HWC")
+            writer.add_image("search/front", front_picture(front), step, dataformats="HWC")
             self._drawn, self._next = front, PICTURE_EVERY * step
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ DRIVER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-MAX_FAILURES = 3
-"""How often a trial whose worker died is started again, from its last epoch."""
+LOCAL_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on these systems, as on all with this: every port on loopback
+}
 
 
 def connect(address: str | None, environment: dict[str, str]) -> None:
@@ -97,28 +99,59 @@ def find_place(settings: Settings, folder: Path | None, *, address: str | None) 
     Raises:
         UserError: not even one trial fits, or a node does not share the run's folder.
     """
+    if address is not None:
+        return arrange(settings, living_nodes(folder), joined=True)
     import ray
 
+    held = ray.cluster_resources()
+    return arrange(settings, [_own(held.get("CPU", 0.0), held.get("GPU", 0.0))], joined=False)
+
+
+def foreseen(settings: Settings, *, address: str | None) -> Place:
+    """The same before anything is started: on a running cluster, or on this machine.
+
+    Raises:
+        UserError: as for `find_place`, or there is no cluster at that address.
+    """
+    if address is None:
+        import torch
+
+        own = _own(float(os.cpu_count() or 1), float(torch.cuda.device_count()))
+        return arrange(settings, [own], joined=False)
+    import ray
+
+    connect(address, {})
+    try:
+        return find_place(settings, None, address=address)
+    finally:
+        ray.shutdown()
+
+
+def _own(cpus: float, gpus: float) -> Node:
+    """This machine."""
     from ..latency import device_name
 
-    if address is None:
-        held = ray.cluster_resources()
-        nodes = [Node(device_name("cpu"), held.get("CPU", 0.0), held.get("GPU", 0.0))]
-    else:
-        nodes = living_nodes(folder)
-    cpus, gpus = settings.cpus_per_trial, settings.gpus_per_trial
-    alive = len(nodes) if address else 0
-    if address and settings.concurrency and gpus is not None and not room(nodes, cpus, gpus):
-        return Place(cpus, gpus, settings.concurrency, None, None, {}, alive)
+    return Node(device_name("cpu"), cpus, gpus)
+
+
+def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
+    """Trials on nodes that are alive; `joined` if they are a cluster, to which an autoscaler may add others.
+
+    Raises:
+        UserError: not even one trial fits.
+    """
+    cpus, gpus, wanted = settings.cpus_per_trial, settings.gpus_per_trial, settings.concurrency
+    alive = len(nodes) if joined else 0
+    if joined and wanted and gpus is not None and not room(nodes, cpus, gpus):
+        return Place(cpus, gpus, wanted, None, None, {}, alive)
     if gpus is None:
         gpus = 0.25 if any(node.gpus for node in nodes) else 0.0
     device, *others = _check_fit(nodes, cpus, gpus)
     fit = room(nodes, cpus, gpus)
-    wanted = settings.concurrency or fit[device]
     return Place(
         cpus=cpus,
         gpus=gpus,
-        concurrency=wanted if address else min(fit[device], wanted),
+        concurrency=(wanted or fit[device]) if joined else min(fit[device], wanted or fit[device]),
         device=device,
         nodes=tuple(node.id for node in nodes if node.device == device) if others else None,
         idle={other: fit[other] for other in others},

@@ -26,6 +26,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config: its name, recipe and seed; None while there may be one later, else `FINISHED`."""
+        while self._pending and self._pending[0].state != "running":
+            self._pending.popleft()  # the scheduler has made the decision that an earlier driver died before
         entry = self._pending.popleft() if self._pending else self._next()
         if not isinstance(entry, Entry):
             return entry

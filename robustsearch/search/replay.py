@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from optuna.trial import TrialState
-
 from ..events import Event
 from .ledger import Ledger
 from .listed import ListedSearcher
@@ -88,6 +86,8 @@ def _deliver(group: list[Event], searcher: Proposer, scheduler: RungScheduler, l
     name, last = str(group[0].trial), group[-1]
     if name not in ledger.entries:
         return  # the recipe was never asked for here: the comparison says so
+    if ledger.entries[name].state != "running":
+        return  # a driver died between the report and its decision, which its successor made
     if last.data.get("by") == "worker":
         searcher.on_trial_complete(name, error=True)
         return
@@ -106,7 +106,7 @@ def _deliver(group: list[Event], searcher: Proposer, scheduler: RungScheduler, l
 def _skip_ghosts(searcher: Proposer, number: int | None) -> None:
     """Ask for what a driver asked the study for and died before it could log."""
     while number is not None and searcher.asked < number:
-        searcher.study.tell(searcher.ask_study(), state=TrialState.FAIL)
+        searcher.give_up(searcher.ask_study().number)
 
 
 def _decisions(events: Sequence[Event]) -> list[Decision]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -25,6 +24,7 @@ from ..pareto import OBJECTIVES, is_measured
 from ..recipe import Recipe
 from ..runfolder import RunFolder
 from ..seeds import derive
+from .journal import Journal
 from .ledger import Entry, Ledger
 from .proposer import LedgerSearcher
 from .racing import next_repeat
@@ -47,9 +47,13 @@ def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampl
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def choose_sampler(samples: Sequence[Sample]) -> str:
-    """What `auto` stands for: GP for a space of independent numbers, else TPE, which takes conditions too."""
-    return "gp" if is_numeric(samples) else "tpe"
+GP_TRIALS = 200
+"""Trials up to which a Gaussian process is asked: a question takes it seconds then, and TPE milliseconds."""
+
+
+def choose_sampler(samples: Sequence[Sample], trials: int) -> str:
+    """What `auto` stands for: GP for a short search of independent numbers, else TPE, which takes conditions too."""
+    return "gp" if trials <= GP_TRIALS and is_numeric(samples) else "tpe"
 
 
 def open_study(folder: RunFolder) -> optuna.Study:
@@ -61,7 +65,7 @@ def open_study(folder: RunFolder) -> optuna.Study:
 
 def _journal(folder: RunFolder) -> JournalStorage:
     """The storage of a run's study."""
-    return JournalStorage(JournalFileBackend(str(folder.study_file)))
+    return JournalStorage(Journal(folder.study_file))
 
 
 def make_study(name: str, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
@@ -99,7 +103,8 @@ def warm_start(study: optuna.Study, folder: RunFolder, samples: Sequence[Sample]
                 raise SpaceError(
                     f"a warm start needs the same choices of every setting, but those of {name!r} differ: {error}"
                 ) from error
-    for trial in done:
+    there = sum("from" in trial.user_attrs for trial in study.get_trials(deepcopy=False))  # from a driver that died
+    for trial in done[there:]:
         study.add_trial(
             optuna.trial.create_trial(
                 params=trial.params,
@@ -161,11 +166,11 @@ class OptunaSearcher(LedgerSearcher):
         if baseline and "baseline" not in ledger.entries:
             self._pending.appendleft(ledger.ask("baseline", "baseline", baseline, seed, None))
         self.study = study
+        self.asked = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
         self._reconcile()
-        before = study.get_trials(deepcopy=False)
-        self.asked = sum(trial.state != TrialState.WAITING for trial in before)
-        if not any("trial" in trial.user_attrs for trial in before) and len(before) == self.asked:
-            for start in space.starts:
+        own = [trial for trial in study.get_trials(deepcopy=False) if "from" not in trial.user_attrs]
+        if all(trial.state == TrialState.WAITING for trial in own):
+            for start in space.starts[len(own) :]:
                 study.enqueue_trial(dict(start))
 
     def _next(self) -> Entry | str | None:
@@ -186,10 +191,21 @@ class OptunaSearcher(LedgerSearcher):
     def _ask(self) -> Entry:
         trial = self.ask_study()
         recipe = self._space.suggest(trial, self._epsilon).replace(**self._overrides)
-        name = f"{len(self._ledger.searched):04d}"
-        trial.set_user_attr("trial", name)
+        trial.set_user_attr("trial", self._next_name())
         trial.set_user_attr("recipe", recipe.model_dump(mode="json"))
-        return self._ledger.ask(name, "search", recipe, self._seed, trial.number)
+        return self._ledger.ask(self._next_name(), "search", recipe, self._seed, trial.number)
+
+    def _next_name(self) -> str:
+        return f"{len(self._ledger.searched):04d}"
+
+    def give_up(self, number: int) -> None:
+        """Fail a trial that a driver asked for and died before it had a recipe; a start is asked for again."""
+        trials = self.study.get_trials(deepcopy=False)
+        start = trials[number].system_attrs.get("fixed_params")
+        queue = [trial.system_attrs.get("fixed_params") for trial in trials if trial.state == TrialState.WAITING]
+        if start and start not in queue:
+            self.study.enqueue_trial(start)  # first: a driver that dies in between finds it there
+        self.study.tell(number, state=TrialState.FAIL)
 
     def _repeats_left(self) -> int:
         return self._repeats - sum(entry.role == "repeat" for entry in self._ledger.entries.values())
@@ -227,9 +243,18 @@ class OptunaSearcher(LedgerSearcher):
             if trial.state != TrialState.RUNNING:
                 continue
             if trial.number not in known:
-                self.study.tell(trial.number, state=TrialState.FAIL)
+                self._adopt(trial)
             elif known[trial.number].state != "running":
                 self._ended(known[trial.number])
+
+    def _adopt(self, trial: optuna.trial.FrozenTrial) -> None:
+        """Ask for what a driver asked the study for and died before it could log, or lost the log's last line."""
+        recipe = trial.user_attrs.get("recipe")
+        if recipe is None or trial.user_attrs["trial"] != self._next_name():
+            self.give_up(trial.number)
+        else:
+            entry = self._ledger.ask(self._next_name(), "search", Recipe.of(recipe), self._seed, trial.number)
+            self._pending.append(entry)
 
 
 def best_values(rows: Sequence[dict[str, Any]]) -> list[float] | None:

@@ -35,6 +35,7 @@ class Settings:
     sampler: str = "auto"
     scheduler: str = "mo-asha"
     eta: int = 2
+    """Rungs are so many times apart; one in eta squared goes on at each."""
     grace: int = GRACE
     """Epochs before which no trial is compared with others."""
     repeats: int | None = None
@@ -50,12 +51,16 @@ class Settings:
     gpus_per_trial: float | None = None
     """None: a quarter of a GPU where the cluster has any, else none."""
     final_images: int = 64
-    """Images of the last examination, at the end: the full protocol for each member of the front, or `standard` for each
-    trial of a design; 0 leaves it out."""
+    """Images of the last examination, at the end: the full protocol for each member of the front, or `standard` for
+    each trial of a design; 0 leaves it out."""
     concurrency: int | None = None
     """None: as many as the cluster holds."""
     seeds: int | None = None
     """Seeds of each row of a design; None in a search."""
+    base: str | None = None
+    """Recipe, as JSON, of the trial that is ablated; None where the space has its own recipes."""
+    design: str | None = None
+    """The design of that ablation, one of `ablation.point.DESIGNS`."""
 
     @property
     def most_repeats(self) -> int:
@@ -96,14 +101,20 @@ class Settings:
 
 
 def settings_of(given: dict[str, Any]) -> Settings:
-    """The settings that a command was given, one of which is the space, with the space's own for the rest.
+    """The settings that a command was given, with a space or a trial to ablate, and those of the space for the rest.
 
     Raises:
         UserError: there is no such space, or one of its kind has no use for a setting that was given.
     """
     from . import spaces
 
-    space = spaces.find(given["space"])
+    if "ablate" in given:
+        from .ablate import of_point
+
+        given = of_point(given)
+    elif "design" in given:
+        raise UserError(f"`--design` is that of an `--ablate`, but got --design {given['design']} alone")
+    space = spaces.of(Settings(**given))
     kind, unfit = ("a design", SEARCH_ONLY) if space.design else ("a search space", ("seeds",))
     if wrong := [f"`--{name.replace('_', '-')}`" for name in unfit if name in given]:
         raise UserError(f"{space.name} is {kind}, which takes no {' or '.join(wrong)}")

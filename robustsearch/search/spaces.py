@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from pydantic import ValidationError
@@ -24,6 +24,9 @@ from ..ablation.designs import Design, listed
 from ..errors import SpaceError
 from ..recipe import Recipe, explain
 from ..seeds import derive
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 PROBES = 16
 """Recipes sampled from a space before a search, to find its mistakes and its kind."""
@@ -129,6 +132,22 @@ def find(name: str) -> Space:
     summary = (module.__doc__ or name).strip().splitlines()[0]
     starts = tuple(getattr(module, "STARTS", ()))
     return Space(Path(name).stem, summary, suggest or _no_suggest, starts, design, getattr(module, "PROTOCOL", None))
+
+
+def of(settings: Settings) -> Space:
+    """The space of a run: the one that it names, or the design that ablates a trial.
+
+    Raises:
+        SpaceError: there is none.
+    """
+    base, kind = settings.base, settings.design
+    if base is None or kind is None:
+        return find(settings.space)
+    from .ablate import rows_of
+
+    rows = rows_of(kind, base, settings.seed)
+    summary = f"Ablation ({kind}) of {Recipe.from_json(base).describe()}."
+    return Space(settings.space, summary, _no_suggest, (), lambda epsilon: rows)
 
 
 def _no_suggest(*_: object) -> Recipe:

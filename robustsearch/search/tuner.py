@@ -14,11 +14,12 @@ from .. import data
 from ..errors import UserError
 from ..evaluation.protocols import protocol
 from ..pareto import SPAN
+from ..patience import trouble_in
 from ..runfolder import RunFolder
 from .assemble import make_scheduler, make_searcher, sampler_of
 from .closing import draw, examine, say
 from .halving import rungs
-from .placement import DRIVER_ENVIRONMENT, MAX_FAILURES, WORKER_ENVIRONMENT, Place, connect, find_place
+from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
 
     Raises:
         UserError: the settings cannot be run; nothing has started, and a new folder is not made.
+        StorageError: the run folder could not be written for long; it can be resumed.
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     settings.check()
-    for name, value in DRIVER_ENVIRONMENT.items():
+    for name, value in (DRIVER_ENVIRONMENT | ({} if address else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import optuna
     import ray
@@ -42,7 +44,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     from .searcher import make_study, warm_start
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = spaces.find(settings.space)
+    space = spaces.of(settings)
     dataset = data.load(
         settings.dataset,
         data_dir=Path(settings.data_dir) if settings.data_dir else None,
@@ -64,14 +66,16 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     os.environ.update(environment)  # a local cluster's workers inherit it
     connect(address, environment)
     try:
-        place = find_place(settings, folder.root, address=address)
-        if not resume:
-            folder.write_info(_info(settings, folder, space, dataset, place))
-        lock = folder.lock()
-        try:
+        place = find_place(settings, None if folder.store else folder.root, address=address)
+        with folder.locked():
+            if folder.store and resume:
+                folder.store.fetch()  # now that nobody else writes there
+            folder.write_info(folder.info() if resume else _info(settings, folder, space, dataset, place))
             return _run(settings, folder, space, samples, dataset, place)
-        finally:
-            os.close(lock)
+    except Exception as error:
+        if trouble := trouble_in(error):  # Tune wraps it
+            raise trouble from error
+        raise
     finally:
         ray.shutdown()
 
@@ -113,7 +117,7 @@ def _run(
     from .console import Progress
     from .ledger import Ledger
     from .live import Attained, SearchBoard
-    from .searcher import open_study, warm_start
+    from .restore import restore_study
     from .worker import Worker
 
     plan = Plan(
@@ -131,21 +135,24 @@ def _run(
         f"epsilon {dataset.epsilon:.4g}.",
         *place.lines(folder.info().get("device")),
         *_intentions(settings, samples, plan.rungs, place.concurrency),
-        f"Run folder: {folder.root}",
+        f"Run folder: {folder.store.url if folder.store else folder.root}",
     )
     with Ledger(folder, max_latency=settings.max_latency) as ledger:
-        ledger.log.append("start")
+        ledger.log.append("start", info=folder.info())
         attained = Attained(ledger)
         board = SearchBoard(folder.trials / "search", attained)
-        study = None if space.design else open_study(folder)
+        study = None
+        if not space.design:
+            study, done = restore_study(folder, settings, ledger, samples, dataset.epsilon)
+            if done:
+                say(out, done)
         expected = settings.trials + (study is not None)  # the baseline
         progress = Progress(out, ledger, attained, expected, settings.epochs, board.write)
-        if study and settings.warm_start and not study.trials:
-            count = warm_start(study, RunFolder(Path(settings.warm_start)), samples)
-            say(out, f"The sampler starts from {count} trials of {settings.warm_start}.")
         searcher = make_searcher(settings, ledger, study, dataset.epsilon)
-        root = str(folder.root.resolve())
-        worker = tune.with_parameters(Worker, root=root, dataset=dataset, plan=plan, threads=settings.cpus_per_trial)
+        drivers = len(ledger.log.of("start"))
+        worker = tune.with_parameters(
+            Worker, place=folder.place, dataset=dataset, plan=plan, threads=settings.cpus_per_trial, driver=drivers
+        )
         tune.Tuner(
             tune.with_resources(worker, place.request()),
             tune_config=tune.TuneConfig(
@@ -159,7 +166,7 @@ def _run(
                 name="tune",
                 storage_path=str((folder.root / ".tune").resolve()),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=tune.FailureConfig(max_failures=-1),  # the worker counts
             ),
         ).fit()
         board.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +12,34 @@ import torch
 from ray import tune
 
 from ..data import Dataset
-from ..errors import DivergedError
+from ..errors import DivergedError, StorageError
+from ..patience import patiently
 from ..recipe import Recipe
 from ..runfolder import RunFolder
 from ..trial import Plan, Trial
 from .board import Board
+
+DEATHS = 3
+"""How often a worker may die in one epoch of a trial before it is the trial's fault."""
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]
     """A step is an epoch; a result carries every rung measured so far, so that none is lost on the way.
 
     `ended` is the state that a trial came to by itself, with its reason: stopped by its own watch, or failed. An
-    exception of the trial is such a result, not a dead actor: a retry would end the same.
+    exception of the trial is such a result, not a dead actor: a retry would end the same. A trial whose worker dies
+    goes on in another one; if that happens `DEATHS` times more in one epoch under one driver, it has crashed.
     """
 
-    def setup(self, config: dict[str, Any], *, root: str, dataset: Dataset, plan: Plan, threads: int) -> None:
-        """Build the trial that `config` names, from its checkpoint where there is one."""
+    def setup(
+        self, config: dict[str, Any], *, place: str, dataset: Dataset, plan: Plan, threads: int, driver: int = 0
+    ) -> None:
+        """Build the trial that `config` names in the run at `place`, from its checkpoint where there is one.
+
+        `driver` counts the drivers of the run.
+        """
         torch.set_num_threads(threads)
-        self._shared = (RunFolder(Path(root)), dataset, plan)
+        self._shared, self._driver = (RunFolder.at(place), dataset, plan), driver
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -45,12 +57,36 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             folder.info()  # a node that joined later may not share the folder, and then has no run.json
             recipe = Recipe.from_json(config["recipe"])
             self._checkpoint = folder.checkpoint(config["trial"])
+            if folder.store:
+                folder.store.pull([f"trials/{config['trial']}/checkpoint.pt"])
             self._trial = Trial(recipe, config["seed"], dataset, plan)
             self._trial.load(self._checkpoint)
             if not self._trial.done:
-                self._board = Board(self._checkpoint.parent, recipe, self._trial.epoch)
+                epoch, deaths = self._trial.epoch + 1, self._deaths()
+                if deaths > DEATHS:
+                    self._broken = f"its worker died {deaths} times in epoch {epoch}"
+        except StorageError:
+            raise
         except Exception as error:
             self._broken = _reason(error)
+
+    def _deaths(self) -> int:
+        """How many workers have died in the trial's next epoch under this driver, this one being alive."""
+        assert self._trial
+        file = self._checkpoint.with_name("attempts.json")
+        now = [self._driver, self._trial.epoch]
+        try:
+            *before, count = json.loads(file.read_text())
+        except (OSError, ValueError):
+            before, count = [], 0
+        count = count + 1 if before == now else 1
+
+        def write() -> None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps([*now, count]))
+
+        patiently(write, file)
+        return count - 1
 
     def step(self) -> dict[str, Any]:
         """Train one epoch, measure at a rung, save."""
@@ -62,14 +98,12 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             measured, epoch = len(trial.rows), trial.epoch + 1
             try:
                 trial.advance()
-                assert self._board is not None
-                self._board.losses(epoch, trial.losses)
-                for row in trial.rows[measured:]:
-                    self._board.row(row)
-                    portrait = trial.portrait()
-                    self._board.layers(row["epoch"], portrait.layers)
-                    self._board.examples(row["epoch"], portrait.clean, portrait.perturbed)
+                self._show(trial, epoch, measured)
                 trial.save(self._checkpoint)
+                if store := self._shared[0].store:
+                    store.push(f"trials/{self._checkpoint.parent.name}")
+            except StorageError:
+                raise
             except DivergedError as error:
                 ended, reason = "diverged", str(error)
             except Exception as error:
@@ -83,10 +117,24 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             "reason": reason,
         }
 
+    def _show(self, trial: Trial, epoch: int, measured: int) -> None:
+        """An epoch in TensorBoard, and the rungs after the first `measured`; what a full disk keeps out is left out."""
+        try:
+            self._board = self._board or Board(self._checkpoint.parent, trial.recipe, epoch - 1)
+            self._board.losses(epoch, trial.losses)
+            for row in trial.rows[measured:]:
+                self._board.row(row)
+                portrait = trial.portrait()
+                self._board.layers(row["epoch"], portrait.layers)
+                self._board.examples(row["epoch"], portrait.clean, portrait.perturbed)
+        except OSError:
+            self._board = None
+
     def cleanup(self) -> None:
         """Close what the trial holds."""
         if self._board:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
         if self._trial:
             self._trial.close()
 

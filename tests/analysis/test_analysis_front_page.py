@@ -43,8 +43,8 @@ def test_the_page_names_itself(parsed: Page, hand_run: Run) -> None:
 def test_the_table_holds_the_front(parsed: Page) -> None:
     assert [text for attributes, text in parsed.all("th") if attributes["scope"] == "row"] == ["0001", "0002"]
     cells = [text for _, text in parsed.all("td")]
-    first = ["4", "1.00", "1.20", "50.0 [46.0, 54.0]", "1", "100%", "80.0", "52.0", "60.0", "70.0", "passes", ""]
-    second = ["4", "2.00", "2.40", "60.0 [56.0, 64.0]", "1", "99%", "90.0", "62.0", "70.0", "80.0", "fails", ""]
+    first = ["4", "1.00", "1.20", "50.0 [46.0, 54.0]", "1", "100%", "80.0", "52.0", "60.0", "70.0", "–", "passes", ""]
+    second = ["4", "2.00", "2.40", "60.0 [56.0, 64.0]", "1", "99%", "90.0", "62.0", "70.0", "80.0", "–", "fails", ""]
     assert cells == first + second
 
 
@@ -93,15 +93,16 @@ def test_hovering_shows_numbers_and_the_settings_that_are_on_and_differ(hand_run
     assert not {"training.lr", "activation", "lwta.units", "pni.alpha"} & shared.keys()
     row = next(row for row in points.to_pylist() if row["trial"] == "0002" and row["final"])
     lines = front_page.hover(row, shared).split("<br>")
-    assert lines[:5] == [
+    assert lines[:6] == [
         "<b>0002</b>, epoch 4",
         "robust 60.0 [56.0, 64.0] % over 1 seed, on the front with probability 99%",
         "natural 90.0, PGD 62.0, FGSM 70.0, CW 80.0 %",
         "latency p50 2.00, p95 2.40 ms",
+        "– parameters, – multiply-accumulates",
         "masking checks: fails",
     ]
     own = ["activation = lwta", "lwta.units = 4", "lwta.temperature = 0.67", "lwta.kl_weight = 1", "lwta.gate = mean"]
-    assert lines[6:] == [*own, "training.lr = 0.1"]
+    assert lines[7:] == [*own, "training.lr = 0.1"]
 
 
 @pytest.mark.parametrize("field", ["lwta.gate", "training.lr", "lwta.units"])

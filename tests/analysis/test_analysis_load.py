@@ -27,9 +27,9 @@ def test_a_run_without_a_name_is_called_as_its_folder(make_run, make_row) -> Non
     ("files", "rule"),
     [
         ({}, "with a run.json"),
-        ({"run.json": "{"}, "must be readable JSON"),
-        ({"run.json": "[]"}, "must hold a JSON object, but .* holds a list"),
-        ({"run.json": b"\xff"}, "must be readable JSON"),
+        ({"run.json": "{"}, "with a run.json, a JSON object, but .* is damaged"),
+        ({"run.json": "[]"}, "with a run.json, a JSON object, but .* holds no object"),
+        ({"run.json": b"\xff"}, "with a run.json, a JSON object, but .* is damaged"),
         ({"run.json": "{}"}, "has none yet"),
         ({"run.json": "{}", "results/.0001.part": "torn"}, "has none yet"),
         ({"run.json": "{}", "results/0001.parquet": "no Parquet"}, "must be Parquet files"),

@@ -84,7 +84,7 @@ def test_a_factorial_has_effects_and_an_interaction(tables_of: Callable[[Rows], 
 def test_a_row_s_part_in_the_front_is_what_is_lost_without_it(
     tables_of: Callable[[Rows], Tables], make_row: MakeRow
 ) -> None:
-    """50% from the base latency on, 60% for the upper half of the range; without the first, 40% from twice the base on."""
+    """50% from the base on, 60% in the upper half of the range; without the first, 40% from twice the base on."""
     points = {"fast": (0.5, 1.0), "strong": (0.6, 10**0.5), "lost": (0.4, 2.0)}
     rows = [
         make_row(f"{name}-s{seed}", 4, robust, ms, Recipe.of({"training": {"lr": ms / 100}}), seed=seed)

@@ -60,6 +60,8 @@ def test_two_fifths_of_the_blocks_go_at_equal_robust_accuracy() -> None:
     assert kept is not None
     assert 0.05 < kept <= 0.6
     assert plain.network.blocks_kept() is None
+    assert kernels(deploy(plain.network, 1)) == kernels(plain.network), "without the prior, none may go"
+    assert kernels(deploy(pruned.network, 1)) != kernels(pruned.network)
     assert pruned.robust >= plain.low
     assert plain.low > 0.6, "no robustness to keep"
 
@@ -95,6 +97,11 @@ def test_logits_start_alike_and_move_at_their_rate() -> None:
     Trainer(network, recipe, DIGITS, 0, CPU).run_epoch()
     for old, new in zip(before, network.block_logits(), strict=True):
         torch.testing.assert_close((new - old).abs(), torch.full_like(old, 0.5 / 25), rtol=0.01, atol=0)
+
+
+def kernels(network: nn.Module) -> list[torch.Size]:
+    """Shapes of all convolutions, in their order."""
+    return [layer.weight.shape for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
 def count(network: nn.Module) -> int:

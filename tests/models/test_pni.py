@@ -124,13 +124,13 @@ def test_the_mean_gradient_to_alpha_is_that_of_the_expected_loss(where: str) -> 
     perturbed = {"weights": weight, "inputs": features, "activations": features @ weight.T}[where]
     size = {"weights": 20 * (features**2).sum(), "inputs": (weight**2).sum(), "activations": 20.0}[where]
     gradients = []
-    for _ in range(600):
+    for _ in range(1000):
         loss = (layer(x) - target).square().sum() / 2
         gradients.append(torch.autograd.grad(loss, layer.alpha)[0].item())
     expected = 0.25 * perturbed.var(ddof=1) * size
     error = np.std(gradients) / np.sqrt(len(gradients))
     assert abs(np.mean(gradients) - expected) < stats.norm.isf(LEVEL / 2) * error
-    assert expected > 5 * error, "nothing to see in so few draws"
+    assert expected > 4 * error, "nothing to see in so few draws"
 
 
 def test_a_fixed_sigma_replaces_the_std_of_the_tensor() -> None:

@@ -52,7 +52,7 @@ def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     plan = Plan(rungs=(1, 2), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
     worker = Worker.__new__(Worker)
     config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
-    worker.setup(config, root=str(folder.root), dataset=digits, plan=plan, threads=1)
+    worker.setup(config, place=str(folder.root), dataset=digits, plan=plan, threads=1)
     for _ in range(2):
         assert worker.step()["ended"] is None
     worker.cleanup()

@@ -33,7 +33,7 @@ def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, pl
         scheduler = RungScheduler(ledger, eta=2, changed=changed.append)
         config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
         worker = Worker.__new__(Worker)
-        worker.setup(config, root=str(folder.root), dataset=digits, plan=plan, threads=1)
+        worker.setup(config, place=str(folder.root), dataset=digits, plan=plan, threads=1)
         decisions = []
         while not decisions or decisions[-1] == RungScheduler.CONTINUE:
             decisions.append(scheduler.on_trial_result(None, SimpleNamespace(config=config), worker.step()))
@@ -43,7 +43,7 @@ def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, pl
         assert entry.reason is not None
         assert entry.reason.startswith("no better PGD accuracy than")
         again = Worker.__new__(Worker)  # the driver died before it heard: the same result, nothing trained
-        again.setup(config, root=str(folder.root), dataset=digits, plan=plan, threads=1)
+        again.setup(config, place=str(folder.root), dataset=digits, plan=plan, threads=1)
         result = again.step()
         again.cleanup()
         assert (result["ended"], result["reason"]) == ("stopped", entry.reason)

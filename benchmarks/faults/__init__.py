@@ -1,0 +1,1 @@
+"""What a search survives: `python -m benchmarks.faults points|kills|table`."""

@@ -1,0 +1,177 @@
+"""A run in an object store, on a real S3 server (moto): nothing lost between machines, one driver at a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from robustsearch import storage
+from robustsearch.errors import RunError, StorageError
+from robustsearch.events import EventLog, read
+from robustsearch.runfolder import RunFolder
+from robustsearch.storage import SEGMENT, Lease, Store
+
+server = pytest.importorskip("moto.server", reason="needs moto[server]")
+fs = pytest.importorskip("pyarrow.fs")
+
+URL = "s3://bucket/runs/one"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture
+def store(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty run, its working copy on a machine of its own."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "XDG_CACHE_HOME": str(tmp_path / "one"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    files = fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True, allow_bucket_deletion=True)
+    if files.get_file_info("bucket").type != fs.FileType.NotFound:
+        files.delete_dir("bucket")
+    files.create_dir("bucket")
+    return Store(URL)
+
+
+def elsewhere(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The same run, from another machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    other = Store(store.url)
+    assert other.root != store.root
+    return other
+
+
+def test_objects_come_back(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not store.exists()
+    assert store.get("run.json") is None
+    assert store.names("trials") == []
+    for name in ("run.json", "results/0000.parquet", "trials/0000/network-0002.pt", "trials/0000/checkpoint.pt"):
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / name).write_text(name)
+    for hidden in ("results/.0000.part", "trials/0000/checkpoint.pt.previous", "study/journal.log.lock"):
+        (store.root / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / hidden).write_text("not for others")
+    store.push("run.json", "results", "study", "trials/0000")
+    assert store.exists()
+    assert store.names("") == [
+        "results/0000.parquet",
+        "run.json",
+        "trials/0000/checkpoint.pt",
+        "trials/0000/network-0002.pt",
+    ]
+    other = elsewhere(store, tmp_path, monkeypatch)
+    other.fetch()
+    assert (other.root / "run.json").read_text() == "run.json"
+    assert (other.root / "results" / "0000.parquet").read_text() == "results/0000.parquet"
+    network = RunFolder(other.root, other).fetched_network("0000", 2)
+    assert network.read_text() == "trials/0000/network-0002.pt"
+
+
+def test_every_event_is_in_the_store_before_it_takes_effect(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.root.mkdir(parents=True)
+    with EventLog(store.root / "events.jsonl", store) as log:
+        for number in range(SEGMENT + 3):
+            log.append("report", f"{number:04d}", row={"robust": 0.5})
+    assert len(store.names("events")) == 2
+    other = elsewhere(store, tmp_path, monkeypatch)
+    other.fetch()
+    assert read(other.root / "events.jsonl")[0] == log.events
+    with EventLog(other.root / "events.jsonl", other) as log:
+        log.append("end")
+    store.fetch()
+    assert [event.kind for event in read(store.root / "events.jsonl")[0]][-2:] == ["report", "end"]
+
+
+def test_one_driver_at_a_time(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "BEAT", 0.5)
+    monkeypatch.setattr(storage, "SILENCE", 8.0)
+    folder = RunFolder(store.root, store)
+    other = elsewhere(store, tmp_path, monkeypatch)
+    with folder.locked():
+        (store.root / "run.json").write_text("{}")
+        with pytest.raises(RunError, match="only one driver"), RunFolder(other.root, other).locked():
+            pass
+        store.put_events(0, b"")
+    with pytest.raises(RunError, match="only one driver"), folder.locked(), folder.locked():
+        pass
+    assert other.get("run.json") == b"{}", "what is left is pushed at the end"
+    with RunFolder(other.root, other).locked():  # at once: the first gave it back
+        pass
+
+
+def test_a_silent_driver_is_followed_and_writes_no_more(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "BEAT", 0.5)
+    monkeypatch.setattr(storage, "SILENCE", 3.0)
+    lease = Lease(store)
+    lease._stop.set()  # the machine stands still
+    lease._thread.join()
+    other = elsewhere(store, tmp_path, monkeypatch)
+    follower = Lease(other)
+    with pytest.raises(StorageError, match="must hold its lease"):
+        store.put_events(0, b"late")
+    other.put_events(0, b"")
+    follower.give_back()
+    assert other.get("events/00000000.jsonl") == b""
+
+
+def test_a_driver_whose_lease_was_taken_notices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "BEAT", 0.2)
+    lease = Lease(store)
+    store.put("lease.json", b'{"driver": "somebody else"}')
+    deadline = time.monotonic() + 20
+    while not lease._lost and time.monotonic() < deadline:
+        time.sleep(0.05)
+        store.put("lease.json", b'{"driver": "somebody else"}')
+    with pytest.raises(StorageError, match="must hold its lease"):
+        lease.check()
+    lease.give_back()
+    assert store.get("lease.json") == b'{"driver": "somebody else"}'
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://key:secret@bucket/x/run", "must hold no credentials"),
+        ("s3://bucket/x/run?secret_key=secret", "must hold no credentials"),
+        ("s3://bucket/x/run?endpoint_override=http://a:secret@host", "must hold no credentials"),
+        ("s3://bucket", "s3://BUCKET/"),
+        ("s3://bucket/../run", "s3://BUCKET/"),
+        ("s3://bucket/x/.hidden", "s3://BUCKET/"),
+        ("s3://bucket/x y/run", "s3://BUCKET/"),
+    ],
+)
+def test_a_url_that_is_none_of_a_run(url: str, words: str) -> None:
+    with pytest.raises(RunError, match=words) as caught:
+        Store(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_path_of_a_url_is_that_url(store: Store) -> None:
+    assert Store(Path(URL)).url == URL
+    assert RunFolder.at(Path(URL)).place == URL
+    assert RunFolder.at("runs/x").place == os.path.abspath("runs/x")
+
+
+def test_no_object_leads_out_of_the_folder(store: Store) -> None:
+    store.put("results/../../../evil", b"")
+    with pytest.raises(RunError, match="must lie in its folder"):
+        store.pull(["results/../../../evil"])
