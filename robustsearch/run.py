@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add("--cpus-per-trial", type=int, metavar="C", help="CPU cores and threads of a trial (1)")
     add("--gpus-per-trial", type=float, metavar="G", help="GPUs, or a part of one (0.25 where there are any)")
     add("--concurrency", type=int, metavar="K", help="trials at a time (as many as fit)")
+    add("--log-to", metavar="NAME", help="log trials in mlflow or wandb (Weights & Biases) too")
     add("--storage", metavar="DIR", help="where run folders go: DIR (runs) or s3://BUCKET/PATH")
     add("--name", metavar="NAME", help="name of the run folder (SPACE-DATASET-TIME)")
     add("--dry-run", action="store_true", help="say what it takes and start nothing")

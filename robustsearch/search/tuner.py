@@ -16,6 +16,7 @@ from ..evaluation.protocols import protocol
 from ..pareto import SPAN
 from ..patience import trouble_in
 from ..runfolder import RunFolder
+from . import elsewhere
 from .assemble import make_scheduler, make_searcher, sampler_of
 from .closing import draw, examine, say
 from .halving import rungs
@@ -166,6 +167,7 @@ def _run(
                 name="tune",
                 storage_path=str((folder.root / ".tune").resolve()),
                 verbose=0,
+                callbacks=elsewhere.callbacks(settings.log_to, folder),
                 failure_config=tune.FailureConfig(max_failures=-1),  # the worker counts
             ),
         ).fit()
