@@ -57,7 +57,7 @@ def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, pl
 def test_a_node_that_does_not_share_the_run_s_folder_says_so(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
     worker = Worker.__new__(Worker)
     config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
-    worker.setup(config, root=str(tmp_path), dataset=digits, plan=plan, threads=1)
+    worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1)
     result = worker.step()
     worker.cleanup()
     assert result["ended"] == "crashed"
