@@ -26,7 +26,7 @@ test: lint types  ## linter, types, all tests but those of clusters
 test-fast: $(READY)  ## the tests that take less than a minute in all
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not cluster'
 
-test-onprem: $(READY)  ## ray up of cluster/onprem.yaml on three machines of namespaces, a search, a machine lost; needs root
+test-onprem: $(READY)  ## cluster/onprem.yaml on machines of namespaces: a search, one of them lost; needs root
 	$(BIN)/python -m pytest -rs tests/cluster/test_onprem.py
 
 lint: $(READY)   ## linter and formatter, nothing changed
