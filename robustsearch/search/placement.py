@@ -135,25 +135,26 @@ def _own(cpus: float, gpus: float) -> Node:
 
 
 def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
-    """Trials on nodes that are alive; `joined` if they are a cluster, to which an autoscaler may add others.
+    """Trials on these nodes; `joined` if they are a cluster.
 
     Raises:
         UserError: not even one trial fits.
     """
-    cpus, gpus, wanted = settings.cpus_per_trial, settings.gpus_per_trial, settings.concurrency
+    cpus, gpus = settings.cpus_per_trial, settings.gpus_per_trial
     alive = len(nodes) if joined else 0
-    if joined and wanted and gpus is not None and not room(nodes, cpus, gpus):
-        return Place(cpus, gpus, wanted, None, None, {}, alive)
+    if joined and settings.concurrency and gpus is not None and not room(nodes, cpus, gpus):
+        return Place(cpus, gpus, settings.concurrency, None, None, {}, alive)
     if gpus is None:
         gpus = 0.25 if any(node.gpus for node in nodes) else 0.0
     device, *others = _check_fit(nodes, cpus, gpus)
     fit = room(nodes, cpus, gpus)
+    wanted = settings.concurrency or fit[device]
     return Place(
         cpus=cpus,
         gpus=gpus,
-        concurrency=(wanted or fit[device]) if joined else min(fit[device], wanted or fit[device]),
+        concurrency=wanted if joined else min(fit[device], wanted),
         device=device,
-        nodes=tuple(node.id for node in nodes if node.device == device) if others else None,
+        nodes=tuple(str(node.id) for node in nodes if node.device == device) if others else None,
         idle={other: fit[other] for other in others},
         cluster=alive,
     )
