@@ -32,14 +32,8 @@ def connect(address: str | None, environment: dict[str, str]) -> None:
     import ray
 
     if address is None:
-        for left in range(STARTS)[::-1]:
-            try:
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-                return
-            except Exception as error:
-                if not left or "timed out during startup" not in str(error):
-                    raise
-                ray.shutdown()
+        _start()
+        return
     host, colon, port = address.rpartition(":")
     try:
         if colon:  # Ray itself waits for many minutes
@@ -47,6 +41,20 @@ def connect(address: str | None, environment: dict[str, str]) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
     except (OSError, ValueError) as error:
         raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {error}") from error
+
+
+def _start() -> None:
+    """A Ray of this machine's own."""
+    import ray
+
+    for left in range(STARTS)[::-1]:
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def resources(settings: Settings, cluster: dict[str, float]) -> tuple[float, int]:
