@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help install run test test-fast test-faults audit-deps lint format types wheel clean
+.PHONY: help install run test test-fast test-onprem test-cluster test-faults audit-deps lint format types docs wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -20,11 +20,17 @@ $(READY): pyproject.toml
 run: $(READY)    ## the main job on the embedded data, and its front as a picture
 	$(BIN)/python -m robustsearch.run --space lwta
 
-test: lint types  ## linter, types, all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: lint types  ## linter, types, all tests but those of clusters
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not cluster'
 
 test-fast: $(READY)  ## the tests that take less than a minute in all
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not cluster'
+
+test-onprem: $(READY)  ## ray up of cluster/onprem.yaml on three machines of namespaces, a search, a machine lost; needs root
+	$(BIN)/python -m pytest -rs tests/cluster/test_onprem.py
+
+test-cluster: $(READY)  ## the same, and cluster/config.yaml on a cloud of such machines: a quarter of an hour
+	$(BIN)/python -m pytest -rs -m cluster tests/cluster
 
 lint: $(READY)   ## linter and formatter, nothing changed
 	$(BIN)/ruff check .
@@ -44,8 +50,11 @@ test-faults: $(READY)  ## die at every write of a simulated search, then 200 SIG
 audit-deps: $(READY)  ## known advisories about the installed packages; needs a network
 	$(BIN)/python -m pip_audit --skip-editable --strict
 
+docs: $(READY)   ## the documentation, into docs/_build/index.html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 wheel: $(READY)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:           ## remove everything that the commands above made, but for runs/
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from robustsearch.errors import RunError
 from robustsearch.membership import Z95, by_point, pool, probabilities
-from robustsearch.pareto import above_floor, hypervolume, is_front, objectives
+from robustsearch.pareto import THIRD, above_floor, hypervolume, is_front, objectives
 from robustsearch.results import FAILED
 
 ACCURACIES = ("natural", "fgsm", "pgd", "cw", "robust_l2")
@@ -26,14 +26,15 @@ SLACK = 1.1
 """The hypervolume's reference point: this multiple of the slowest point's latency, at robust accuracy 0."""
 
 
-def front_table(table: pa.Table) -> pa.Table:
+def front_table(table: pa.Table, third: str | None = None) -> pa.Table:
     """The points of a results table, fastest first, with four more columns.
 
     A point with repeats has the mean of its accuracies over the seeds, an interval that covers images and seeds, and
     the median of its latencies; the repeats themselves are no points.
 
-    `on_front`: no point of the search is better in one objective and as good in the other; not the baseline, no point
-    below the floor on robust accuracy, and none above the run's limit on latency.
+    `on_front`: no point of the search is better in one objective and as good in the other, or in all others where there
+    is a `third` (one of `robustsearch.pareto.THIRD`); not the baseline, no point below the floor on robust accuracy,
+    and none above the run's limit on latency.
     `front_probability`: how probable that is, over what images, seeds and timings leave open; null for the baseline.
     `seeds`: how many there are.
     `final`: the trial has no later measured epoch.
@@ -45,10 +46,10 @@ def front_table(table: pa.Table) -> pa.Table:
     if not measured.num_rows:
         failed = ", ".join(f"{count} {state}" for state, count in sorted(failures(table).items()))
         raise RunError(f"a front needs at least one measured trial, but the run has none ({failed or 'none failed'})")
-    rows = _points(measured.to_pylist())
+    rows = _points(measured.to_pylist(), third)
     points = pa.Table.from_pylist(rows, schema=measured.schema)
     candidates = np.array([row["role"] == "search" and row["feasible"] is not False for row in rows], dtype=bool)
-    values = np.where(candidates[:, None], objectives(points), np.nan)
+    values = np.where(candidates[:, None], objectives(points, third), np.nan)
     on_front = is_front(np.where(above_floor(values)[:, None], values, np.nan))
     last: dict[str, int] = {}
     for row in rows:
@@ -64,14 +65,19 @@ def front_table(table: pa.Table) -> pa.Table:
     return points.sort_by([("latency_p50", "ascending"), ("robust", "descending"), ("trial", "ascending")])
 
 
-def _points(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _points(measured: list[dict[str, Any]], third: str | None) -> list[dict[str, Any]]:
     """One row a point of the search, and the rows of the baseline."""
     groups = by_point(measured)
     candidates = [row for row in measured if row["feasible"] is not False]
     estimates = pool(candidates)
+    exact = None
+    if third:
+        sign = -1 if THIRD[third] == "max" else 1
+        values = [groups[point.trial, point.epoch][0][third] for point in estimates]
+        exact = np.array([np.nan if value is None else sign * value for value in values], dtype=float)
     chance = {
         (point.trial, point.epoch): (float(probability), point.error)
-        for point, probability in zip(estimates, probabilities(estimates), strict=True)
+        for point, probability in zip(estimates, probabilities(estimates, third=exact), strict=True)
     }
     rows = []
     for group in groups.values():
@@ -102,10 +108,19 @@ def reference_latency(points: pa.Table) -> float:
     return SLACK * float(np.max(points["latency_p50"].to_numpy()))
 
 
-def front_hypervolume(points: pa.Table) -> float:
-    """Area under the staircase, in accuracy x ms: what the front dominates, up to the reference point."""
+def front_hypervolume(points: pa.Table, third: str | None = None) -> float:
+    """Area under the staircase, in accuracy x ms: what the front dominates, up to the reference point.
+
+    With a third objective it is a volume, also in that one's unit, up to its `reference_third`.
+    """
     front = points.filter(points["on_front"])
-    return hypervolume(objectives(front), np.array([0.0, reference_latency(points)]))
+    reference = [0.0, reference_latency(points), *([reference_third(points, third)] if third else [])]
+    return hypervolume(objectives(front, third), np.array(reference))
+
+
+def reference_third(points: pa.Table, third: str) -> float:
+    """The reference point's third coordinate: `SLACK` times the largest where small is good, else 0."""
+    return SLACK * max(points[third].drop_null().to_pylist(), default=0.0) if THIRD[third] == "min" else 0.0
 
 
 def staircase(points: pa.Table) -> NDArray[np.float64]:
@@ -121,11 +136,14 @@ def staircase(points: pa.Table) -> NDArray[np.float64]:
 def corners(steps: Sequence[tuple[float, float]], end: float) -> NDArray[np.float64]:
     """Corners `[k, 2]` of the line that rises from 0 to each step's height at its place, and ends at `end`.
 
-    `steps` are (latency in ms, robust accuracy), ascending in both. Empty for none.
+    `steps` are (latency in ms, robust accuracy), ascending in the first; one that is no higher than those before it,
+    as a third objective keeps some, is no step. Empty for none.
     """
     found: list[tuple[float, float]] = []
     height = 0.0
     for latency, robust in steps:
+        if robust <= height:
+            continue
         found += [(latency, height), (latency, robust)]
         height = robust
     if found:

@@ -1,6 +1,7 @@
 """The Pareto front of a run as one interactive page: a single HTML file that asks nothing of any network.
 
-Hover over a point for its numbers and settings; click it, or its button in the table, to copy its recipe.
+Hover over a point for its numbers and settings; click it, or its button in the table, to copy the command that
+evaluates or ablates its trial, or its recipe.
 """
 
 from __future__ import annotations
@@ -17,42 +18,46 @@ from robustsearch.results import RECIPE_COLUMNS
 
 from . import style
 from .front import front_rows, staircase
-from .front_html import PAGE
-from .front_text import KINDS, Row, has_bars, interval, kind, masking, milliseconds, percent, probability
+from .front_text import KINDS, Row, count, has_bars, interval, kind, masking, milliseconds, percent, probability
 from .load import Run
-
-_CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "showSendToCloud": False,  # Plotly 7 shows a button that uploads the data, unless told not to
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-}
+from .page import COPIES, PLOT, copy_button, definitions, document, table
 
 
 def page(run: Run, points: pa.Table, caption: str, colours: style.Colours | None) -> str:
     """The whole page, of a `front_table`."""
-    from plotly.io import to_html  # slow to import, and of use here only
-
-    plot = to_html(
-        figure(points, colours),
-        full_html=False,
-        include_plotlyjs=True,
-        div_id="plot",
-        default_height="min(72vh, 600px)",
-        config=_CONFIG,
-    )
     versions = [f"{name} {version}" for name, version in dict(run.info.get("versions") or {}).items()]
-    shared = [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in shared_settings(points).items()]
-    return PAGE.substitute(
-        title=escape(f"Pareto front of {run.name}"),
-        caption=escape(caption),
-        plot=plot,
-        rows="\n".join(_table_row(row) for row in front_rows(points)) or _EMPTY,
-        shared="\n".join(shared),
-        command=escape(str(run.info.get("command") or "not recorded")),
-        created=escape(str(run.info.get("created") or "not recorded")),
-        versions=escape(", ".join(versions) or "not recorded"),
+    title = f"Pareto front of {run.name}"
+    origin = (
+        f"Made from <code>{escape(str(run.info.get('command') or 'not recorded'))}</code>, started "
+        f"{escape(str(run.info.get('created') or 'not recorded'))}, with "
+        f"{escape(', '.join(versions) or 'not recorded')}."
     )
+    body = f"""<main>
+<h1>{escape(title)}</h1>
+{front(points, caption)}
+<details><summary>Settings that all points of the search share</summary>
+{definitions(shared_settings(points).items())}</details>
+</main>
+<footer><p>{origin}</p></footer>"""
+    return document(run, title, body, recipes=recipes(points), plot=figure(points, colours))
+
+
+def front(points: pa.Table, caption: str) -> str:
+    """The HTML of a front: where its plot goes, its caption, and its table."""
+    rows = [table_row(row) for row in front_rows(points)]
+    return f"""<p>Up and to the left is better. Hover over a point for its numbers and settings.</p>
+{COPIES}<figure aria-label="Robust accuracy against latency; the front is also in the table below">
+{PLOT}<figcaption>{escape(caption)}</figcaption>
+</figure>
+{table("The front, fastest first", HEADS, rows, name="front-table") if rows else EMPTY}"""
+
+
+def recipes(points: pa.Table) -> dict[str, str]:
+    """The recipe of each trial of a `front_table`, as JSON."""
+    return {row["trial"]: row["recipe"] or "" for row in points.select(["trial", "recipe"]).to_pylist()}
+
+
+EMPTY = "<p><strong>No point of the search was measured.</strong></p>"
 
 
 def figure(points: pa.Table, colours: style.Colours | None) -> Any:
@@ -123,6 +128,7 @@ def hover(row: Row, shared: Iterable[str]) -> str:
         f"natural {percent(row['natural'])}, PGD {percent(row['pgd'])}, "
         f"FGSM {percent(row['fgsm'])}, CW {percent(row['cw'])} %",
         f"latency p50 {milliseconds(row['latency_p50'])}, p95 {milliseconds(row['latency_p95'])} ms",
+        f"{count(row['parameters'])} parameters, {count(row['macs'])} multiply-accumulates",
         f"masking checks: {masking(row)}",
         "",
     ]
@@ -171,7 +177,7 @@ def _trace(name: str, group: Sequence[tuple[Row, str]], shared: Iterable[str]) -
             [100 * _reach(row, "robust_low", "robust") for row in rows],
         ),
         "marker": marker,
-        "customdata": [[row["trial"], row["recipe"]] for row in rows],
+        "customdata": [[row["trial"], row["epoch"]] for row in rows],
         "hovertext": [hover(row, shared) for row in rows],
         "hoverinfo": "text",
     }
@@ -229,8 +235,16 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _table_row(row: Row) -> str:
+HEADS = (
+    *("trial", "epoch", "p50 (ms)", "p95 (ms)", "robust [95%] (%)", "seeds", "P(front)"),
+    *("natural (%)", "PGD (%)", "FGSM (%)", "CW (%)", "parameters", "masking checks", ""),
+)
+
+
+def table_row(row: Row) -> list[str]:
+    """A point as the cells of a table with `HEADS`."""
     cells = [
+        row["trial"],
         str(row["epoch"]),
         milliseconds(row["latency_p50"]),
         milliseconds(row["latency_p95"]),
@@ -238,12 +252,7 @@ def _table_row(row: Row) -> str:
         str(row["seeds"]),
         probability(row),
         *(percent(row[name]) for name in ("natural", "pgd", "fgsm", "cw")),
+        count(row["parameters"]),
         masking(row),
     ]
-    name, recipe = escape(row["trial"]), escape(row["recipe"] or "")
-    button = f'<button type="button" data-trial="{name}" data-recipe="{recipe}">copy</button>'
-    tail = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr><th scope="row">{name}</th>{tail}<td>{button}</td></tr>'
-
-
-_EMPTY = '<tr><td colspan="13">No point of the search was measured.</td></tr>'
+    return [*map(escape, cells), copy_button(row["trial"], row["epoch"])]

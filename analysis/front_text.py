@@ -8,16 +8,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from robustsearch.pareto import FLOOR
+from robustsearch.pareto import FLOOR, THIRD
 
-from .front import SLACK, failures, front_hypervolume, front_rows, reference_latency
+from .front import SLACK, failures, front_hypervolume, front_rows, reference_latency, reference_third
 from .load import Run
 
 Row = dict[str, Any]
 
 
-def caption(run: Run, points: pa.Table) -> str:
+def caption(run: Run, points: pa.Table, third: str | None = None) -> str:
     """What is shown, and under which terms: data, attack, trials, front, hypervolume, machine, seed."""
+    unit, end = "accuracy × ms", f"{reference_latency(points):.4g} ms"
+    if third:
+        way = "less" if THIRD[third] == "min" else "more"
+        unit, end = f"{unit} × {third}", f"{end}, {reference_third(points, third):.4g} {third}"
     radius = _values(points, "epsilon", length) or length(run.info.get("epsilon"))
     data = [
         _values(points, "dataset") or run.info.get("dataset"),
@@ -36,10 +40,12 @@ def caption(run: Run, points: pa.Table) -> str:
     sentences = [
         ", ".join(str(part) for part in data if part),
         _counts(run.table, points),
-        f"Hypervolume {front_hypervolume(points):.4g} (accuracy × ms), reference point robust accuracy 0 and "
-        f"{reference_latency(points):.4g} ms, {SLACK:g} × the slowest point",
+        f"Third objective: {way} {third}, shown as colour" if third else "",
+        f"Hypervolume {front_hypervolume(points, third):.4g} ({unit}), reference point robust accuracy 0 and "
+        f"{end}, {SLACK:g} × the slowest point",
         f"Points below {FLOOR:g} × the best robust accuracy are no candidates",
         timed and f"Timed with {timed}",
+        _elsewhere(run.table, points),
         "" if seed is None else f"Search seed {seed}",
         _repeats(points),
         "Bars: 95% interval of robust accuracy; latency from p50 to p95",
@@ -106,6 +112,11 @@ def interval(row: Row) -> str:
     return percent(row["robust"]) + bounds
 
 
+def count(number: int | None) -> str:
+    """A large number with its thousands apart; a dash where there is none."""
+    return "–" if number is None else f"{number:,}"
+
+
 def masking(row: Row) -> str:
     """Verdict of the masking checks."""
     return {True: "fails", False: "passes", None: "not run"}[row["masked"]]
@@ -151,6 +162,16 @@ def _repeats(points: pa.Table) -> str:
         return ""
     counts = " to ".join(str(count) for count in sorted({min(seeds), max(seeds)}))
     return f"{_plural(len(seeds), 'point')} over {counts} training seeds, all others from one"
+
+
+def _elsewhere(table: pa.Table, points: pa.Table) -> str:
+    """How many rows were timed on another device type than the points, and are therefore none."""
+    devices = set(points["device"].to_pylist())
+    others = [row["device"] for row in table.to_pylist() if row["robust"] is not None and row["device"] not in devices]
+    if not others:
+        return ""
+    rows = _plural(len(others), "measurement")
+    return f"Latency is compared within one device type, which leaves out {rows} on {' and '.join(sorted(set(others)))}"
 
 
 def _bracketed(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from robustsearch import results
+from robustsearch.devices import comparable
 from robustsearch.errors import RunError
 from robustsearch.runfolder import RunFolder
 
@@ -22,7 +23,9 @@ class Run:
     info: Mapping[str, Any]
     """`run.json`: name, space, dataset, seed, command, versions, ...; any of them may be missing."""
     table: pa.Table
-    """Every row of `results/`, failed trials included, sorted by trial and epoch."""
+    """Every row of `results/`, failed trials included, sorted by trial and epoch; timings of one device type alone."""
+    evaluations: pa.Table
+    """Every row of `evaluations/`: single networks under another protocol, another split or another gate."""
 
     @property
     def name(self) -> str:
@@ -40,8 +43,9 @@ def load(folder: Path) -> Run:
     folder = run.root
     if not folder.is_dir():
         raise RunError(f"`RUN` must be a folder, but {folder} is none")
-    info, table = run.info(), _results(folder / "results")
-    return Run(folder, info, results.with_verdicts(table, results.read(folder / "evaluations")))
+    evaluations = results.read(folder / "evaluations")
+    table = comparable(results.with_verdicts(_results(folder / "results"), evaluations))
+    return Run(folder, run.info(), table, evaluations)
 
 
 def _results(folder: Path) -> pa.Table:

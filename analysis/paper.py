@@ -14,7 +14,13 @@ from . import style
 
 
 def draw_caption(figure: Figure, caption: str) -> None:
-    """Write a caption below all else, in the room that its lines need; `figure` is as wide as `style.SIZE`."""
+    """Write a caption below all else, in the room that its lines need; `figure` is as wide as `style.SIZE`.
+
+    An empty one takes no room: a page says it beside the figure.
+    """
+    if not caption:
+        figure.set_layout_engine("constrained")
+        return
     width = 108  # characters of 8 pt in `SIZE`
     text = figure.text(
         0.012,

@@ -11,7 +11,8 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm, Normalize, to_hex
 
 from robustsearch.errors import UserError
-from robustsearch.results import RECIPE_COLUMNS
+from robustsearch.pareto import THIRD
+from robustsearch.results import RECIPE_COLUMNS, SCHEMA
 
 SIZE = (6.3, 4.4)
 """Inches: the text width of an A4 paper, and a README's column at 130 pixels per inch."""
@@ -70,18 +71,19 @@ class Colours:
 
 
 def colours(points: pa.Table, field: str) -> Colours:
-    """Colours of the points by a field of the recipe: a scale for numbers, `OKABE_ITO` for names.
+    """Colours of the points by a field of the recipe, or one of `THIRD`: a scale for numbers, `OKABE_ITO` for names.
 
     Raises:
-        UserError: `field` is no field of a recipe, or off in every point.
+        UserError: `field` is none of these, or has no value in any point.
     """
-    if field not in RECIPE_COLUMNS:
-        raise UserError(f"`--color` must be one of {', '.join(RECIPE_COLUMNS)}, but got {field!r}")
+    kinds = {name: SCHEMA.field(name).type for name in (*RECIPE_COLUMNS, *THIRD)}
+    if field not in kinds:
+        raise UserError(f"`--color` must be one of {', '.join(kinds)}, but got {field!r}")
     values = points[field].to_pylist()
     known = sorted({value for value in values if value is not None})
     if not known:
         raise UserError(f"`--color` must be a setting that is on in some trial, but {field!r} is off in all of them")
-    kind = RECIPE_COLUMNS[field][0]
+    kind = kinds[field]
     off = {"off": MUTED} if None in values else {}
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         spread_out = known[0] > 0 and known[-1] / known[0] >= 20

@@ -1,9 +1,9 @@
-"""The table of an ablation: intervals, differences, tests; with the published numbers where the rows are the report's.
+"""The tables of an ablation: intervals, differences, tests; with the published numbers where the rows are the report's.
 
     python -m analysis.table RUN [--out DIR]
 
-Writes `table.md`, `table.tex` (booktabs) and `table.csv` (every number, one line a cell) to RUN/figures, and prints the
-first.
+Writes `table.md`, `table.tex` (booktabs), `table.csv` (every number, one line a cell) and `effects.csv` (on the front's
+hypervolume, and of the factors of a factorial) to RUN/figures, and prints the first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 
@@ -20,123 +20,170 @@ from robustsearch.errors import UserError
 
 from .load import Run, load
 from .pareto import unwritable
-from .table_numbers import ACCURACIES, COLUMNS, LATENCY, Cell, Numbers, notes, numbers
+from .table_columns import COLUMNS, Layout
+from .table_effects import Line, lines
+from .table_notes import notes
+from .table_numbers import Cell, Measured, Numbers, layouts, measured, numbers, reference_name
 
-HEADINGS = {name: f"{heading} %" for name, heading in ACCURACIES.items()} | {LATENCY: "p50 ms"}
 LEVEL = 0.05
 """Differences whose corrected p is below this are marked."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.table", description="Write the table of an ablation.")
+    parser = argparse.ArgumentParser(prog="python -m analysis.table", description="Write the tables of an ablation.")
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the tables (default: RUN/figures)")
     arguments = parser.parse_args(argv)
     try:
         run = load(arguments.run)
-        table = numbers(run)
-        paths = write(run, table, arguments.out or run.folder / "figures")
+        tables = Tables(run)
+        paths = tables.write(arguments.out or run.folder / "figures")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(markdown(run, table))
+    print(tables.markdown())
     for path in paths:
         print(path)
     return 0
 
 
-def write(run: Run, table: Numbers, folder: Path) -> list[Path]:
-    """Write the three files into a folder.
+class Tables:
+    """Everything that is shown of an ablation."""
 
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    paths = [folder / f"table.{ending}" for ending in ("md", "tex", "csv")]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(markdown(run, table), encoding="utf-8")
-        paths[1].write_text(latex(run, table), encoding="utf-8")
-        with paths[2].open("w", newline="", encoding="utf-8") as file:
-            lines = csv.writer(file)
-            lines.writerow(["row", "column", *(field.name for field in fields(Cell))])
-            for name, cells in table.items():
-                lines.writerows([name, column, *map(_plain, astuple(cell))] for column, cell in cells.items())
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    return paths
+    def __init__(self, run: Run) -> None:
+        """Of this run.
+
+        Raises:
+            RunError: it is none of a design, or nothing of it was measured.
+        """
+        self.run = run
+        self.found: Measured = measured(run)
+        self.numbers: Numbers = numbers(self.found)
+        self.layouts = layouts(self.found)
+        self.effects = lines(self.found)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the files into a folder.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        paths = [folder / name for name in ("table.md", "table.tex", "table.csv", "effects.csv")]
+        cells = ["table", "row", "column", *(field.name for field in fields(Cell)), "published"]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            paths[0].write_text(self.markdown(), encoding="utf-8")
+            paths[1].write_text(self.latex(), encoding="utf-8")
+            _write_csv(paths[2], cells, self._cells())
+            _write_csv(paths[3], [field.name for field in fields(Line)], (astuple(line) for line in self.effects))
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        return paths
+
+    def _cells(self) -> Iterator[list[object]]:
+        for layout in self.layouts:
+            for row, cells in self.numbers.items():
+                for column in self._columns(layout):
+                    published = layout.published.get(row, {}).get(column)
+                    share = math.nan if published is None else published / 100
+                    yield [layout.title, row, column, *astuple(cells[column]), share]
+
+    def _columns(self, layout: Layout) -> list[str]:
+        return [column for column in layout.columns if column in self.found.values]
+
+    @property
+    def caption(self) -> str:
+        """How to read the cells."""
+        published = any(layout.published for layout in self.layouts)
+        return (
+            "Mean over seeds [95% interval over seeds and images; of latency, over seeds]"
+            + (" (published value)" if published else "")
+            + f". Differences are from {reference_name(self.found.rows)}, paired by seed, in points; of latency, "
+            f"ratios. An asterisk marks those with p < {LEVEL:g}, corrected for the rows of a column (Holm). Images "
+            "are taken as independent between rows, so intervals are rather too wide than too narrow."
+        )
+
+    def markdown(self) -> str:
+        """Every table, and the notes."""
+        parts = [f"# {self.run.name}", self.caption]
+        for title, head, body in self.bodies():
+            rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+            parts += [f"## {title}", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+        parts.append("\n".join(f"- {note}" for note in notes(self.numbers, self.found)))
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def latex(self) -> str:
+        """The same for a paper, as tabulars of booktabs; titles, the caption and the notes are comments."""
+        comments = [f"% {line}" for line in (self.run.name, self.caption, *notes(self.numbers, self.found))]
+        tabulars = []
+        for title, head, body in self.bodies():
+            rows = [" & ".join(_escaped(cell) for cell in row) + r" \\" for row in (head, *body)]
+            columns = "l" + "r" * (len(head) - 1)
+            ruled = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"]
+            tabulars.append("\n".join([f"% {title}", *ruled, r"\end{tabular}"]))
+        return "\n".join(comments) + "\n" + "\n\n".join(tabulars) + "\n"
+
+    def bodies(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+        """Title, headings and lines of each table: values, differences without the first row, further effects."""
+        for layout in self.layouts:
+            columns = self._columns(layout)
+            head = ["row", *(COLUMNS[column].heading for column in columns), "seeds"]
+            values, differences = [], []
+            for place, (name, cells) in enumerate(self.numbers.items()):
+                seeds, known = str(max(cell.seeds for cell in cells.values())), layout.published.get(name, {})
+                own = [(cells[key], COLUMNS[key].timed, known.get(key)) for key in columns]
+                values.append([name, *(_value(cell, timed, published) for cell, timed, published in own), seeds])
+                if place:
+                    differences.append([name, *(_difference(cell, timed) for cell, timed, _ in own), seeds])
+            yield layout.title, head, values
+            if differences:
+                yield f"{layout.title}: differences from {reference_name(self.found.rows)}", head, differences
+        for kind, title in (
+            ("front", "What each row adds to the front's hypervolume, in points of robust accuracy within a budget"),
+            ("factor", "Factors: high level minus low, and how far they act together"),
+        ):
+            chosen = [line for line in self.effects if line.kind == kind]
+            if chosen:
+                aliased = any(line.aliases for line in chosen)
+                head = ["row" if kind == "front" else "term", "column", "effect [95%]", "p", *["same as"] * aliased]
+                yield title, head, [_effect(line, aliased) for line in chosen]
 
 
-def caption(table: Numbers) -> str:
-    """How to read the cells."""
-    reference = next(iter(table))
-    published = any(cell.published is not None for cells in table.values() for cell in cells.values())
-    return (
-        "Mean over seeds [95% interval over seeds and images; of latency, over seeds]"
-        + (" (published value)" if published else "")
-        + f". Differences are from {reference}, paired by seed, in points; of latency, ratios. An asterisk marks those "
-        f"with p < {LEVEL:g}, corrected for the rows of a column (Holm). Images are taken as independent between rows, "
-        "so intervals are rather too wide than too narrow."
-    )
+def _write_csv(path: Path, head: list[str], rows: Iterator[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        for row in rows:
+            writer.writerow("" if isinstance(value, float) and math.isnan(value) else value for value in row)
 
 
-def markdown(run: Run, table: Numbers) -> str:
-    """Both tables, values and differences, and the notes."""
-    head = ["row", *(HEADINGS[column] for column in COLUMNS), "seeds"]
-    parts = [f"# {run.name}", caption(table)]
-    for body in bodies(table):
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    parts.append("\n".join(f"- {note}" for note in notes(table, run)))
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def latex(run: Run, table: Numbers) -> str:
-    """The same for a paper, as two tabulars of booktabs; the caption and the notes are comments."""
-    comments = [f"% {line}" for line in (run.name, caption(table), *notes(table, run))]
-    head = ["row", *(HEADINGS[column] for column in COLUMNS), "seeds"]
-    tabulars = []
-    for body in bodies(table):
-        lines = [" & ".join(_escaped(cell) for cell in line) + r" \\" for line in (head, *body)]
-        columns = "l" + "r" * (len(head) - 1)
-        rows = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
-        tabulars.append("\n".join([*rows, r"\end{tabular}"]))
-    return "\n".join(comments) + "\n" + "\n\n".join(tabulars) + "\n"
-
-
-def bodies(table: Numbers) -> list[list[list[str]]]:
-    """The lines of values, and those of differences without the first row; each with its row's name and seeds."""
-    values, differences = [], []
-    for place, (name, cells) in enumerate(table.items()):
-        seeds = str(max(cell.seeds for cell in cells.values()))
-        values.append([name, *(_value(cells[column], column) for column in COLUMNS), seeds])
-        if place:
-            differences.append([name, *(_difference(cells[column], column) for column in COLUMNS), seeds])
-    return [body for body in (values, differences) if body]
-
-
-def _value(cell: Cell, column: str) -> str:
+def _value(cell: Cell, timed: bool, published: float | None) -> str:
     if math.isnan(cell.mean):
         return "–"
-    factor, digits = (1, 2) if column == LATENCY else (100, 1)
+    factor, digits = (1, 2) if timed else (100, 1)
     text = f"{factor * cell.mean:.{digits}f}"
     if not math.isnan(cell.low):
         text += f" [{factor * cell.low:.{digits}f}, {factor * cell.high:.{digits}f}]"
-    return text if cell.published is None else f"{text} ({100 * cell.published:.4g})"
+    return text if published is None else f"{text} ({published:.4g})"
 
 
-def _difference(cell: Cell, column: str) -> str:
+def _difference(cell: Cell, timed: bool) -> str:
     if math.isnan(cell.difference):
         return "–"
-    mark = "*" if cell.p < LEVEL else ""
-    if column == LATENCY:
-        return f"×{cell.difference:.2f}{mark} [{cell.difference_low:.2f}, {cell.difference_high:.2f}]"
-    return f"{100 * cell.difference:+.1f}{mark} [{100 * cell.difference_low:+.1f}, {100 * cell.difference_high:+.1f}]"
+    return _change(cell.difference, cell.difference_low, cell.difference_high, timed, "*" if cell.p < LEVEL else "")
 
 
-def _plain(value: float | None) -> float | str:
-    """A number for CSV; empty where there is none."""
-    return "" if value is None or math.isnan(value) else value
+def _effect(line: Line, aliased: bool) -> list[str]:
+    change = _change(line.effect, line.low, line.high, COLUMNS[line.column].timed, "*" if line.p < LEVEL else "")
+    p = "–" if math.isnan(line.p) else f"{line.p:.2g}"
+    return [line.name, line.column, change, p, *[line.aliases] * aliased]
+
+
+def _change(effect: float, low: float, high: float, timed: bool, mark: str) -> str:
+    if timed:
+        return f"×{effect:.2f}{mark} [{low:.2f}, {high:.2f}]"
+    return f"{100 * effect:+.1f}{mark} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _escaped(text: str) -> str:

@@ -1,45 +1,52 @@
-"""The numbers of an ablation: per row and column the mean over seeds, and the difference from the first row."""
+"""The numbers of an ablation: per row and column the mean over seeds, and the difference from a reference row."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robustsearch import events
+from robustsearch import events, results
+from robustsearch.ablation.designs import BASE
+from robustsearch.ablation.paths import START
 from robustsearch.ablation.statistics import Effects, adjusted, mean, paired
 from robustsearch.errors import RunError
 from robustsearch.runfolder import RunFolder
 
 from .load import Run
+from .table_columns import COLUMNS, FINAL, FINAL_SPLIT, PLAIN, REPORT, TABLE_1, TABLE_2, Column, Layout
 
-ACCURACIES = {"natural": "natural", "pgd": "PGD", "fgsm": "FGSM", "cw": "CW", "robust": "robust"}
-"""Column of the results to its heading; shares in [0, 1]."""
-LATENCY = "latency_p50"
-COLUMNS = (*ACCURACIES, LATENCY)
+Array = NDArray[np.float64]
 
-REPORT = {
-    # Table 1 of "Robustness of Neural Networks" (2024), local test on CIFAR-10: natural, PGD, FGSM, CW, in %.
-    "regular-training": (63.67, 1.37, 0.98, 34.08),
-    "noise-injection": (57.42, 1.07, 1.37, 26.46),
-    "smoothing": (57.81, 1.07, 2.34, 29.59),
-    "smoothing-pgd": (62.89, 0.39, 5.27, 26.86),
-    "smoothing-pgd-fgsm": (56.64, 0.39, 6.54, 23.67),
-    "smoothing-pgd-fgsm-cw": (58.98, 0.59, 6.35, 34.08),
-    "smoothing-pgd-fgsm-cw-noise-injection": (59.12, 14.26, 53.28, 56.9),
-    "stochastic-lwta": (67.9, 36.23, 11.33, 68.75),
-}
+
+@dataclass(frozen=True)
+class Measured:
+    """What the trials of a design measured, each at its last epoch."""
+
+    rows: list[str]
+    """In the order of the design."""
+    seeds: list[int]
+    values: dict[str, Array]
+    """Column to its values, rows by seeds; NaN where there is none. Columns that no trial has are absent."""
+    images: dict[str, int | None]
+    """Column to the images behind each value; None for latency."""
+    protocols: set[str]
+    masked: list[str]
+    """Trials in which a masking check failed."""
+    finals: list[dict[str, Any]]
+    """Their last evaluations, those behind the adaptive columns."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One row's value of one column. Accuracies and their differences are shares in [0, 1], latencies ms.
 
-    The difference is from the table's first row, seed by seed; of a latency it is the ratio. What cannot be estimated
-    is NaN: intervals of a single seed, the difference of the first row from itself.
+    The difference is from the reference row, seed by seed; of a latency it is the ratio. What cannot be estimated is
+    NaN: intervals of a single seed, the difference of the first row from itself.
     """
 
     mean: float
@@ -52,24 +59,19 @@ class Cell:
     """Of the difference, corrected for the number of rows (Holm)."""
     seeds: int
     """That were measured."""
-    published: float | None
-    """In the report's table, as a share; None where it has none."""
 
-
-CLEARLY = 0.02
-"""Difference of two accuracies that a note is made of."""
 
 Numbers = dict[str, dict[str, Cell]]
 """Row to column to cell."""
 
 
-def numbers(run: Run) -> Numbers:
-    """The cells of every row that was measured, rows in the order of the design; each trial at its last epoch.
+def measured(run: Run) -> Measured:
+    """The values of every row that was measured.
 
     Raises:
         RunError: the run is none of a design, or nothing of it was measured.
     """
-    last: dict[str, dict[int, dict[str, object]]] = {}
+    last: dict[str, dict[int, dict[str, Any]]] = {}
     for row in run.table.to_pylist():
         if row["robust"] is None:
             continue
@@ -78,74 +80,105 @@ def numbers(run: Run) -> Numbers:
         last.setdefault(found[1], {})[row["seed"]] = row  # rows come by epoch
     if not last:
         raise RunError(f"a table needs trials that were measured, but {run.name} has none yet")
+    every = [row for trials in last.values() for row in trials.values()]
+    evaluations = _final_evaluations(run)
+    finals = [evaluations[key] for row in every if (key := (row["trial"], row["epoch"])) in evaluations]
+    for row in every:
+        final = evaluations.get((row["trial"], row["epoch"]), {})
+        row |= {f"final.{name}": value for name, value in final.items()}
     names = sorted(last, key=_order(run, list(last)).index)
     seeds = sorted({seed for trials in last.values() for seed in trials})
-    images = min(int(str(row["n"])) for trials in last.values() for row in trials.values())
-    table: Numbers = {name: {} for name in names}
-    for column in COLUMNS:
-        values = np.array([[_number(last[name].get(seed, {}).get(column)) for seed in seeds] for name in names])
-        for name, cell in zip(
-            names, _cells(column, names, values, images, run.info.get("space") == "table1"), strict=True
-        ):
+    values = {
+        name: np.array([[_value(column, last[row].get(seed, {})) for seed in seeds] for row in names])
+        for name, column in COLUMNS.items()
+    }
+    values = {name: array for name, array in values.items() if np.isfinite(array).any()}
+    return Measured(
+        names,
+        seeds,
+        values,
+        {name: _images(COLUMNS[name], every) for name in values},
+        {str(row["protocol"]) for row in every},
+        sorted({row["trial"] for row in every if row["masked"]}),
+        finals,
+    )
+
+
+def _final_evaluations(run: Run) -> dict[tuple[str, int], dict[str, Any]]:
+    """The evaluations of the adaptive columns by trial and epoch; of trials, not of their variants."""
+    found = results.read(RunFolder(run.folder).evaluations).to_pylist()
+    wanted = (FINAL, FINAL_SPLIT, None)
+    return {
+        (row["trial"], row["epoch"]): row for row in found if (row["protocol"], row["split"], row["variant"]) == wanted
+    }
+
+
+def numbers(found: Measured) -> Numbers:
+    """The cells of every row and column."""
+    table: Numbers = {name: {} for name in found.rows}
+    for column, values in found.values.items():
+        cells = _cells(COLUMNS[column], values, found.images[column], references(found.rows))
+        for name, cell in zip(found.rows, cells, strict=True):
             table[name][column] = cell
     return table
 
 
-def notes(table: Numbers, run: Run) -> list[str]:
-    """Where the columns of the run's protocol mislead, as far as its own numbers show."""
-    found = []
-    weaker = [name for name, cells in table.items() if cells["pgd"].mean > cells["fgsm"].mean + CLEARLY]
-    if weaker:
-        found.append(
-            f"PGD leaves more than FGSM in {', '.join(weaker)}: an iterative attack that is weaker than one step of "
-            "the same radius makes too few steps or follows a masked gradient, and measures no robustness."
-        )
-    harmless = [name for name, cells in table.items() if cells["cw"].mean > cells["natural"].mean - CLEARLY]
-    if harmless:
-        found.append(
-            f"CW takes less than {100 * CLEARLY:g} points off the natural accuracy in {', '.join(harmless)}: it hardly "
-            "attacks these networks, so its column says nothing about them."
-        )
-    if "report" in run.table["protocol"].to_pylist():
-        found.append(
-            "Protocol report: 3 PGD steps of 0.01 move a pixel by at most 0.03 of the allowed 0.3, and CW has c = "
-            "1e-4. `robust` is the worst of its l_inf attacks, none of which adapts: for that, evaluate the run under "
-            "standard or full."
-        )
-    masked = sorted({row["trial"] for row in run.table.to_pylist() if row["masked"]})
-    if masked:
-        found.append(f"Masking checks failed in {', '.join(masked)}.")
-    return found
+def references(rows: Sequence[str]) -> list[int]:
+    """For each row the one that it is compared with: on a path the row before, else the first."""
+    path = rows[0] == START and all(re.match(r"\d\d-", row) for row in rows[1:])
+    return [max(0, place - 1) if path else 0 for place in range(len(rows))]
 
 
-def _cells(column: str, names: Sequence[str], values: NDArray[np.float64], images: int, report: bool) -> list[Cell]:
+def layouts(found: Measured) -> list[Layout]:
+    """The tables to show; the report's two where the rows are the report's and so is the protocol."""
+    if found.protocols == {"report"} and set(found.rows) <= set(REPORT):
+        return [TABLE_1, TABLE_2] if "pgd_l2" in found.values else [TABLE_1]
+    return [PLAIN]
+
+
+def reference_name(rows: Sequence[str]) -> str:
+    """What the rows are compared with, in words."""
+    if references(rows)[-1]:
+        return "the row before"
+    return "the base" if rows[0] == BASE else rows[0]
+
+
+def _value(column: Column, row: dict[str, Any]) -> float:
+    parts = [row.get(part) for part in column.parts]
+    return float("nan") if any(part is None for part in parts) else float(sum(parts))  # type: ignore[arg-type]
+
+
+def _images(column: Column, rows: list[dict[str, Any]]) -> int | None:
+    if column.timed:
+        return None
+    name = "final.n" if column.parts[0].startswith("final.") else "n"
+    return min(int(row[name]) for row in rows if row.get(name) is not None)
+
+
+def _cells(column: Column, values: Array, images: int | None, reference: list[int]) -> list[Cell]:
     """The cells of a column from its values, rows by seeds."""
-    timed = column == LATENCY
-    scale = np.log(values) if timed else values
-    count = None if timed else images
-    means, differences = mean(scale, images=count), paired(scale, scale[0], images=count)
-    p = np.full(len(names), np.nan)
+    parts = len(column.parts)
+    # The mean of two accuracies on the same images varies by at most what one of that size does.
+    scale = np.log(values) if column.timed else values / parts
+    means, differences = mean(scale, images=images), paired(scale, scale[reference], images=images)
+    p = np.full(len(values), np.nan)
     p[1:] = adjusted(differences.p[1:])
-    own, other = (_unscaled(effects, timed) for effects in (means, differences))
+    own, other = (_unscaled(effects, column.timed) for effects in (means, differences))
     other[:, 0] = np.nan
-    measured = np.isfinite(scale)
-    seeds = measured.sum(axis=1)
-    average = np.where(measured, scale, 0).sum(axis=1) / np.where(seeds, seeds, np.nan)
-    own[0] = np.exp(average) if timed else average  # of a single seed too
-    if not timed:
-        own = own.clip(0, 1)
+    known = np.isfinite(scale)
+    seeds = known.sum(axis=1)
+    average = np.where(known, scale, 0).sum(axis=1) / np.where(seeds, seeds, np.nan)
+    own[0] = np.exp(average) if column.timed else average  # of a single seed too
+    if not column.timed:
+        own, other = parts * own.clip(0, 1), parts * other
     cells = []
-    for place, name in enumerate(names):
-        published = None
-        if report and name in REPORT and column in list(ACCURACIES)[:4]:
-            published = REPORT[name][list(ACCURACIES).index(column)] / 100
-        here, low, high = own[:, place].tolist()
-        more, more_low, more_high = other[:, place].tolist()
-        cells.append(Cell(here, low, high, more, more_low, more_high, float(p[place]), int(seeds[place]), published))
+    for place in range(len(values)):
+        (here, low, high), (more, more_low, more_high) = own[:, place].tolist(), other[:, place].tolist()
+        cells.append(Cell(here, low, high, more, more_low, more_high, float(p[place]), int(seeds[place])))
     return cells
 
 
-def _unscaled(effects: Effects, timed: bool) -> NDArray[np.float64]:
+def _unscaled(effects: Effects, timed: bool) -> Array:
     """Effect, low and high as rows, out of logarithms where the column is timed."""
     found = np.array([effects.effect, effects.low, effects.high])
     return np.exp(found) if timed else found
@@ -156,7 +189,3 @@ def _order(run: Run, names: list[str]) -> list[str]:
     log, _ = events.read(RunFolder(run.folder).events_file)
     asked = [re.sub(r"-s\d+$", "", str(event.trial)) for event in log if event.kind == "ask"]
     return list(dict.fromkeys([*(name for name in asked if name in names), *names]))
-
-
-def _number(value: object) -> float:
-    return float(str(value)) if value is not None else np.nan

@@ -17,6 +17,7 @@ import torch
 
 from robustsearch import data
 from robustsearch.data import Dataset
+from robustsearch.engines.prepare import prepare
 from robustsearch.evaluation.protocols import protocol
 from robustsearch.latency import Latency, device_name, measure
 from robustsearch.models.build import Network
@@ -70,7 +71,7 @@ def logit_difference(network: Network, dataset: Dataset) -> float:
 
 def timed(first: Network, second: Network, dataset: Dataset) -> tuple[Latency, Latency]:
     """Latencies of two networks, deployed, timed in turn three times; the least disturbed of each."""
-    forms = [deploy(network, 1) for network in (first, second)]
+    forms = [prepare(deploy(network, 1), dataset.shape, CPU) for network in (first, second)]
     rounds = [[measure(form, dataset.shape, CPU) for form in forms] for _ in range(3)]
     one, other = (min(times, key=lambda latency: latency.latency_p50) for times in zip(*rounds, strict=True))
     return one, other

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli import Parser
+from .engines import check_engine
 from .errors import RunError, UserError
 from .recipe import Recipe
 from .runfolder import RunFolder
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--split", default="test", metavar="NAME", help="test (default), or validation")
     images = f"at most so many images (the protocol's number, or {CERTIFIED_IMAGES} to certify)"
     root.add_argument("--images", type=int, metavar="N", help=images)
+    root.add_argument("--engine", metavar="NAME", help="what runs the timed prediction (the run's own)")
     root.add_argument("--no-checks", action="store_true", help="leave the masking checks out")
     return root
 
@@ -112,7 +114,8 @@ def _evaluate(given: argparse.Namespace) -> int:
                 split=given.split,
                 images=given.images,
                 checks=not given.no_checks,
-                timed=bool(given.gate or given.draws),
+                timed=bool(given.gate or given.draws or given.engine),
+                engine=given.engine or settings.get("engine", "auto"),
             )
         else:
             row = examine_certified(
@@ -136,6 +139,7 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> None:
+    check_engine(given.engine or "auto")
     if given.split not in ("test", "validation"):
         raise UserError(f"the split must be test or validation, but got {given.split!r}")
     for name in ("images", "draws", "certify"):
@@ -144,6 +148,8 @@ def _check(given: argparse.Namespace) -> None:
             raise UserError(f"`--{name}` must be at least 1, but got {value}")
     if given.epoch is not None and given.trial is None:
         raise UserError(f"`--epoch` is that of a `--trial`, but got --epoch {given.epoch} alone")
+    if given.certify is not None and given.engine is not None:
+        raise UserError(f"a certificate is not timed, so `--certify` takes no `--engine`, but got {given.engine!r}")
     if given.certify is not None and given.draws is not None:
         raise UserError(f"a vote of `--certify` is one draw, so it takes no `--draws`, but got {given.draws}")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .data import Dataset
+from .engines.prepare import prepare
 from .errors import RunError
 from .evaluation.certify import ALPHA, N0, certified_columns, certify
 from .evaluation.masking import masking_checks
@@ -65,6 +66,7 @@ def examine(
     images: int | None = None,
     checks: bool = True,
     timed: bool = False,
+    engine: str = "auto",
     transfer: Network | None = None,
     seed: int = 0,
 ) -> Row:
@@ -79,6 +81,7 @@ def examine(
         images: at most so many; None is the protocol's number.
         checks: run the masking checks, on the same images.
         timed: measure the latency of its deployed prediction too, alone on the device.
+        engine: what runs the prediction that is timed.
         transfer: a plainly trained network, whose adversarial examples are one of the checks.
         seed: of the attacks and of the network's draws.
     """
@@ -114,9 +117,9 @@ def examine(
         row["checks_s"] = time.perf_counter() - start - row["eval_s"]
     if timed:
         quiet, start = Quiet(str(device).replace(":", "-")), time.perf_counter()
-        deployed = deploy(network, recipe.draws)
+        prepared = prepare(deploy(network, recipe.draws), dataset.shape, device, engine, seed=derive(seed, "engine"))
         with quiet.alone():
-            row |= measure(deployed, dataset.shape, device).row()
+            row |= measure(prepared, dataset.shape, device).row()
         quiet.close()
         row["latency_s"] = time.perf_counter() - start
     return row | {"protocol": protocol.name} | _where(dataset, split, seed, device)

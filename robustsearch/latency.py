@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+
+from .engines.prepare import Predict, Prepared
 
 WARM_UP = 10
 BLOCKS = 5
@@ -29,18 +31,20 @@ class Latency:
     latency_p95: float
     throughput: float
     engine: str
+    engine_reason: str | None
+    engine_build_s: float
     threads: int
     macs: int
     parameters: int
 
-    def row(self) -> dict[str, float | int | str]:
+    def row(self) -> dict[str, float | int | str | None]:
         """As columns."""
         return asdict(self)
 
 
 @torch.inference_mode()
-def measure(module: nn.Module, shape: tuple[int, int, int], device: torch.device) -> Latency:
-    """Time a deployed network, images `[N, C, H, W]` -> probabilities `[N, classes]`, in eager torch.
+def measure(prepared: Prepared, shape: tuple[int, int, int], device: torch.device) -> Latency:
+    """Time a deployed network, images `[N, C, H, W]` -> probabilities `[N, classes]`, in its engine.
 
     Inputs are random images of `shape` (C, H, W). Time alone on the device is the caller's to arrange (`quiet.Quiet`);
     against what else the machine does, both quantiles at batch 1 are those of the least disturbed of five blocks.
@@ -48,18 +52,21 @@ def measure(module: nn.Module, shape: tuple[int, int, int], device: torch.device
     generator = torch.Generator(device).manual_seed(0)
     one = torch.rand((1, *shape), generator=generator, device=device)
     many = torch.rand((THROUGHPUT_BATCH, *shape), generator=generator, device=device)
-    _seconds(module, one, WARM_UP, device)
-    blocks = np.array([_seconds(module, one, RUNS, device) for _ in range(BLOCKS)]) * 1e3
+    predict = prepared.predict
+    _seconds(predict, one, WARM_UP, device)
+    blocks = np.array([_seconds(predict, one, RUNS, device) for _ in range(BLOCKS)]) * 1e3
     single = min(blocks, key=np.median)
-    batches = _seconds(module, many, 1 + THROUGHPUT_RUNS, device)[1:]
+    batches = _seconds(predict, many, 1 + THROUGHPUT_RUNS, device)[1:]
     return Latency(
         latency_p50=float(np.quantile(single, 0.5)),
         latency_p95=float(np.quantile(single, 0.95)),
         throughput=THROUGHPUT_BATCH / float(np.median(batches)),
-        engine="eager",
+        engine=prepared.engine,
+        engine_reason=prepared.reason,
+        engine_build_s=prepared.build_s,
         threads=torch.get_num_threads(),
-        macs=macs(module, one),
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        macs=macs(prepared.module, one),
+        parameters=sum(parameter.numel() for parameter in prepared.module.parameters()),
     )
 
 
@@ -80,12 +87,12 @@ def device_name(device: torch.device | str) -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _seconds(module: nn.Module, images: Tensor, runs: int, device: torch.device) -> list[float]:
+def _seconds(predict: Predict, images: Tensor, runs: int, device: torch.device) -> list[float]:
     times = []
     for _ in range(runs):
         _synchronise(device)
         start = time.perf_counter()
-        module(images)
+        predict(images)
         _synchronise(device)
         times.append(time.perf_counter() - start)
     return times

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .devices import is_comparable, reference_device
 from .pareto import SAME_LATENCY, above_floor, is_front
 
 Z95 = 1.959963984540054
@@ -68,12 +69,17 @@ class Point:
 
 
 def by_point(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
-    """The measured rows of the search by point: (trial, epoch), with those of the trial's repeats behind its own."""
+    """The measured rows of the search by point: (trial, epoch), with those of the trial's repeats behind its own.
+
+    Rows that were timed on another device than the reference (`devices`) are left out.
+    """
+    rows = list(rows)
+    reference = reference_device(rows)
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     leaders: dict[str, str] = {}
     repeats = []
     for row in rows:
-        if not all(_finite(row.get(name)) for name in ("robust", "latency_p50")):
+        if not all(_finite(row.get(name)) for name in ("robust", "latency_p50")) or not is_comparable(row, reference):
             continue
         if row["role"] == "search":
             leaders.setdefault(row["digest"], row["trial"])
@@ -107,8 +113,12 @@ def pool(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
     return points
 
 
-def probabilities(points: list[Point], *, draws: int = 2000, seed: int = 0) -> NDArray[np.float64]:
+def probabilities(
+    points: list[Point], *, third: NDArray[np.float64] | None = None, draws: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
     """Probability of each point `[n]` to be on the front, by Monte Carlo over what the points may truly be.
+
+    A `third` objective `[n]`, minimised, is taken as known exactly; a NaN in it is never on the front.
 
     An accuracy is normal around its mean, cut at 0 and 1; a latency log-normal, with two standard deviations at
     `SAME_LATENCY`. A draw counts as on the front what no other dominates and what lies above the floor.
@@ -116,7 +126,8 @@ def probabilities(points: list[Point], *, draws: int = 2000, seed: int = 0) -> N
     robust = np.array([point.robust for point in points])
     error = np.array([point.error for point in points])
     latency = np.array([point.latency for point in points])
-    possible = np.flatnonzero(_possible(robust, error, latency))
+    alone = np.zeros(len(points)) if third is None else third
+    possible = np.flatnonzero(_possible(robust, error, latency, third) & np.isfinite(alone))
     counts = np.zeros(len(points))
     if not len(possible):
         return counts
@@ -127,20 +138,32 @@ def probabilities(points: list[Point], *, draws: int = 2000, seed: int = 0) -> N
     noise = generator.standard_normal((draws, kinds.max() + 1))[:, kinds]
     times = latency[possible] * np.exp(math.log(SAME_LATENCY) / 2 * noise)
     for accuracy, time in zip(accuracies, times, strict=True):
-        draw = np.column_stack([-accuracy, time])
+        draw = np.column_stack([-accuracy, time, alone[possible]])
         counts[possible] += is_front(np.where(above_floor(draw)[:, None], draw, np.nan))
     return counts / draws
 
 
 def _possible(
-    robust: NDArray[np.float64], error: NDArray[np.float64], latency: NDArray[np.float64]
+    robust: NDArray[np.float64],
+    error: NDArray[np.float64],
+    latency: NDArray[np.float64],
+    third: NDArray[np.float64] | None,
 ) -> NDArray[np.bool_]:
     """Which points no other surely dominates: only they need draws."""
+    possible: NDArray[np.bool_]
+    if third is not None:
+        sure = robust - WITHIN * error
+        fast = latency / SAME_LATENCY**WITHIN
+        beaten = [
+            bool(((sure > best) & (latency < time) & (third <= size)).any())
+            for best, time, size in zip(robust + WITHIN * error, fast, third, strict=True)
+        ]
+        return ~np.array(beaten, dtype=bool)
     order = np.argsort(latency, kind="stable")
     surely = np.maximum.accumulate((robust - WITHIN * error)[order])
     rivals = np.searchsorted(latency[order], latency / SAME_LATENCY**WITHIN)  # those that are surely faster
     best = np.where(rivals > 0, surely[np.maximum(rivals - 1, 0)], -np.inf)
-    possible: NDArray[np.bool_] = robust + WITHIN * error >= best
+    possible = robust + WITHIN * error >= best
     return possible
 
 

@@ -20,16 +20,30 @@ OBJECTIVES = {"robust": "max", "latency_p50": "min"}
 """Column of the results table to the direction in which it is better."""
 
 
+THIRD = {
+    "parameters": "min",
+    "macs": "min",
+    "latency_p95": "min",
+    "throughput": "max",
+    "natural": "max",
+    "robust_l2": "max",
+}
+"""What may be a third objective of a front, when results are looked at, and the direction in which it is better."""
+
+
 def is_measured(row: Mapping[str, Any]) -> bool:
     """Whether a row of results has both objectives; that of a failure has not."""
     return all(row.get(name) is not None for name in OBJECTIVES)
 
 
-def objectives(table: pa.Table) -> Points:
-    """Points `[rows, 2]` of a results table: minus robust accuracy, latency p50 in ms; NaN where missing."""
+def objectives(table: pa.Table, third: str | None = None) -> Points:
+    """Points `[rows, 2]` of a results table: minus robust accuracy, latency p50 in ms; NaN where missing.
+
+    With one of `THIRD` they have three columns; what is better when it is larger is negated.
+    """
     columns = [
         np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=float) * (-1 if way == "max" else 1)
-        for name, way in OBJECTIVES.items()
+        for name, way in (OBJECTIVES | ({third: THIRD[third]} if third else {})).items()
     ]
     return np.column_stack(columns)
 
@@ -42,7 +56,7 @@ FLOOR = 0.5
 
 
 def above_floor(points: Points) -> NDArray[np.bool_]:
-    """Which points `[n, 2]` (minus robust accuracy, latency) reach `FLOOR` times the best robust accuracy."""
+    """Which points `[n, m]` (minus robust accuracy, latency, ...) reach `FLOOR` times the best robust accuracy."""
     finite = np.isfinite(points).all(axis=1)
     above = np.zeros(len(points), dtype=bool)
     if finite.any():

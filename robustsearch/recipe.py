@@ -18,20 +18,40 @@ An optional part that is `None` is off, so that no recipe carries a setting with
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import RecipeError
 
 Activation = Literal["relu", "lwta"]
-GateMode = Literal["sample", "mean", "argmax", "noisy"]
+GateMode = str
+"""A name in `GATES`."""
 Norm = Literal["linf", "l2"]
 MixName = Literal["clean", "noise", "fgsm", "pgd", "cw", "fgsm_rs"]
 MIX_NAMES: tuple[MixName, ...] = get_args(MixName)
+
+
+class Gate(NamedTuple):
+    """How an LWTA block chooses at inference: Gumbel noise on its logits, then a softmax or one winner."""
+
+    noise: float | None
+    """Scale s of the noise; None is the recipe's own, `gate_noise`."""
+    temperature: float | None
+    """Of the softmax; None is one winner."""
+
+
+GATES = {
+    "sample": Gate(noise=1.0, temperature=None),
+    "mean": Gate(noise=0.0, temperature=1.0),
+    "argmax": Gate(noise=0.0, temperature=None),
+    "noisy": Gate(noise=None, temperature=None),
+}
+"""A gate more is an entry more."""
 
 STEM_CHANNELS = 16
 """Channels of a WideResNet's stem, whatever its widen factor; the smallest number that units have to divide."""
@@ -100,12 +120,33 @@ class LWTA(Section):
                 f"`units` must divide the channels of every layer (16, 16w, 32w, 64w), so 2, 4, 8 or 16, "
                 f"but got {self.units}"
             )
-        if (self.gate == "noisy") != (self.gate_noise is not None):
-            raise ValueError(
-                f"`gate_noise` must be given for gate 'noisy' and for no other, but got gate={self.gate!r}, "
-                f"gate_noise={self.gate_noise}"
-            )
+        gate_of(self.gate, self.gate_noise)
         return self
+
+    @property
+    def is_random(self) -> bool:
+        """Whether winners are drawn at inference."""
+        return gate_of(self.gate, self.gate_noise).noise != 0
+
+
+def gate_of(name: GateMode, gate_noise: float | None) -> Gate:
+    """The gate of this name, with this noise where it has none of its own.
+
+    Raises:
+        ValueError: there is no such gate, or a noise is missing, not wanted, or below 0.
+    """
+    if name not in GATES:
+        raise ValueError(f"the gate must be one of {', '.join(GATES)}, but got {name!r}")
+    gate = GATES[name]
+    if (gate.noise is None) != (gate_noise is not None):
+        wanting = " or ".join(repr(name) for name, gate in GATES.items() if gate.noise is None)
+        raise ValueError(
+            f"`gate_noise` must be given for gate {wanting} and for no other, but got gate={name!r}, "
+            f"gate_noise={gate_noise}"
+        )
+    if gate_noise is not None and gate_noise < 0:
+        raise ValueError(f"`gate_noise` must be at least 0, but got {gate_noise}")
+    return gate if gate_noise is None else gate._replace(noise=gate_noise)
 
 
 class PNI(Section):
@@ -258,9 +299,7 @@ class Recipe(Section):
     @property
     def is_stochastic(self) -> bool:
         """Whether two predictions of one image can differ."""
-        random_gate = self.lwta is not None and (
-            self.lwta.gate == "sample" or (self.lwta.gate == "noisy" and self.lwta.gate_noise != 0)
-        )
+        random_gate = self.lwta is not None and self.lwta.is_random
         return random_gate or self.pni is not None or (self.smoothing is not None and self.smoothing.at_inference)
 
     @property
@@ -343,7 +382,12 @@ def explain(error: ValidationError) -> str:
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "value_error":
+        if item["type"] == "extra_forbidden":
+            known = sorted({name for dotted in field_docs() for name in dotted.split(".")})
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            meant = f" (did you mean `{near[0]}`?)" if near else ""
+            lines.append(f"`{where}` is no field of a recipe{meant}, but got {item['input']!r}")
+        elif item["type"] == "value_error":
             lines.append(f"{where}: {message}" if where else message)
         else:
             lines.append(f"`{where}`: {message[0].lower()}{message[1:]}, but got {item['input']!r}")

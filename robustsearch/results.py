@@ -51,8 +51,8 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "digest": (pa.string(), "digest of the recipe"),
     "recipe": (pa.string(), "the recipe as JSON"),
     **_accuracy("natural", "accuracy on unperturbed images"),
-    **_accuracy("fgsm", "accuracy under FGSM through the surrogate, l_inf"),
-    **_accuracy("pgd", "accuracy under PGD through the surrogate, l_inf"),
+    **_accuracy("fgsm", "accuracy under FGSM through the surrogate (in `report`: through one draw), l_inf"),
+    **_accuracy("pgd", "accuracy under PGD through the surrogate (in `report`: through one draw), l_inf"),
     **_accuracy("cw", "accuracy under Carlini-Wagner l_2 within the l_2 budget"),
     **_accuracy("robust", "mean over images of the worst l_inf attack's mean correctness over fresh draws"),
     **_accuracy("robust_l2", "the same for the l_2 attacks"),
@@ -68,7 +68,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     **_accuracy("straight", "the same with hard gates straight-through; null where no gate is hard"),
     **_accuracy("apgd_targeted", "accuracy under targeted Auto-PGD and all l_inf attacks before it (`full` only)"),
     **_accuracy("square", "accuracy under Square (black box) and all l_inf attacks before it (`full` only)"),
-    **_accuracy("pgd_l2", "accuracy under PGD, l_2, and all l_2 attacks before it (`full` only)"),
+    **_accuracy("pgd_l2", "accuracy under PGD, l_2 (in `full`: and all l_2 attacks before it; else `report` only)"),
     **_accuracy("apgd_l2", "accuracy under Auto-PGD, l_2, and all l_2 attacks before it (`full` only)"),
     **_accuracy("certified", "share of images certified right within `epsilon_l2` (protocol `certify` only)"),
     "certified_radius": (pa.float64(), "mean certified l_2 radius, pixel units; an image wrong or abstained on has 0"),
@@ -88,6 +88,8 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "throughput": (pa.float64(), "deployed predictions at batch 128, images/s"),
     "feasible": (pa.bool_(), "within the run's limit on latency p50; null where not timed"),
     "engine": (pa.string(), "engine that ran the timed predictions"),
+    "engine_reason": (pa.string(), "why it is not the engine that was asked for; null where it is"),
+    "engine_build_s": (pa.float64(), "time to build that engine from the trained network, s"),
     "threads": (pa.int32(), "threads of the timed predictions"),
     "macs": (pa.int64(), "multiply-accumulates of one deployed prediction with all its draws"),
     "parameters": (pa.int64(), "parameters of the deployed network"),
@@ -199,13 +201,17 @@ def read(folder: Path) -> pa.Table:
     Raises:
         RunError: a file is damaged.
     """
-    paths = sorted(folder.glob("*.parquet"))
-    if not paths:
+    return read_files(sorted(folder.glob("*.parquet")))
+
+
+def read_files(files: Sequence[Path]) -> pa.Table:
+    """The same of these files alone; a column that a file of an older version lacks is null there."""
+    if not files:
         return SCHEMA.empty_table()
     try:
-        table = _read(paths)
+        table = _read(files)
     except (OSError, ValueError, pa.ArrowException) as error:
-        damaged, reason = next((path for path in paths if not is_whole(path)), folder), str(error).partition("\n")[0]
+        damaged, reason = next((path for path in files if not is_whole(path)), files[0]), str(error).partition("\n")[0]
         raise RunError(f"results must be Parquet files of robustsearch, but {damaged} is not: {reason}") from error
     return table.sort_by([("trial", "ascending"), ("epoch", "ascending")])
 

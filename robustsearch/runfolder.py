@@ -5,6 +5,7 @@ RUN/
 ├── events.jsonl    the append-only log of the search
 ├── results/        one Parquet file a trial; together one table
 ├── trials/ID/      checkpoint and TensorBoard log of each trial
+├── portraits/      arrays behind the figures of a trained network
 ├── study/          the Optuna study (journal storage), as optuna-dashboard reads it
 └── figures/        what `analysis` draws
 """
@@ -107,6 +108,10 @@ class RunFolder:
             self.store.pull([path.relative_to(self.root).as_posix()])
         return path
 
+    def portrait(self, trial: str, epoch: int) -> Path:
+        """Where the arrays behind the figures of a trial's network lie."""
+        return self.root / "portraits" / f"{trial}-{epoch:04d}.npz"
+
     def info(self) -> dict[str, Any]:
         """What `run.json` says; where it is lost or damaged, what the event log says that it said.
 
@@ -127,13 +132,17 @@ class RunFolder:
             raise RunError(f"a run is a folder with a run.json, a JSON object, but {reason}")
         return dict(logged)
 
+    def exists(self) -> bool:
+        """Whether a run has begun there."""
+        return self.store.exists() if self.store else self.info_file.exists() or self.events_file.exists()
+
     def check_place(self) -> None:
         """Find out early what would keep a new run from its folder.
 
         Raises:
             RunError: the folder holds a run already, or cannot be made.
         """
-        if self.store.exists() if self.store else self.info_file.exists():
+        if self.exists():
             raise RunError(
                 f"a new run needs a folder of its own, but {self.place} holds a run: --resume it or take another --name"
             )

@@ -18,9 +18,11 @@ from torch import Tensor
 from . import checkpoint
 from .attacks.gradient import crafting
 from .data import Dataset, Split, to_tensor
+from .engines.prepare import prepare
 from .errors import RunError, TrialError
+from .evaluation.methods import craft
 from .evaluation.protocols import Adversary, Protocol
-from .evaluation.robust import craft, evaluate
+from .evaluation.robust import evaluate
 from .latency import device_name, measure
 from .models.build import build_network
 from .models.deploy import deploy
@@ -46,6 +48,8 @@ class Plan:
     """l_inf radius of the evaluation, pixel units of [0, 1]."""
     epsilon_l2: float
     """l_2 budget of the evaluation, pixel units of [0, 1]."""
+    engine: str = "auto"
+    """What runs the deployed network while it is timed, one of `engines.ENGINES`."""
 
 
 PORTRAYED, EXAMPLES = 32, 4
@@ -190,9 +194,16 @@ class Trial:
         plan = self.plan
         row = self._evaluate(plan.protocol, plan.epsilon, plan.epsilon_l2, "scoring")
         with self._clock("latency_s"):
-            deployed = deploy(self.network, self.recipe.draws)
+            with self._quiet.working():
+                prepared = prepare(
+                    deploy(self.network, self.recipe.draws),
+                    self.dataset.shape,
+                    self.device,
+                    plan.engine,
+                    seed=derive(self.seed, "engine", self.epoch),
+                )
             with self._quiet.alone():
-                row |= measure(deployed, self.dataset.shape, self.device).row()
+                row |= measure(prepared, self.dataset.shape, self.device).row()
         return (
             row
             | self._seconds

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from .errors import UserError
-from .recipe import GateMode, Recipe
+from .recipe import GATES, GateMode, Recipe
 
-GATES = ("sample", "mean", "argmax", "noisy=0.5")
+ALL = tuple(name if gate.noise is not None else f"{name}=0.5" for name, gate in GATES.items())
 """What `all` stands for; 0.5 is half way from `argmax` (scale 0) to `sample` (scale 1)."""
 
 
@@ -23,7 +23,7 @@ def variants(recipe: Recipe, gates: Sequence[str], draws: int | None) -> list[Re
     """
     if gates and recipe.lwta is None:
         raise UserError(f"`--gate` needs a network with LWTA activations, but this one is {recipe.describe()}")
-    asked = dict.fromkeys(name for gate in gates for name in (GATES if gate == "all" else (gate,)))
+    asked = dict.fromkeys(name for gate in gates for name in (ALL if gate == "all" else (gate,)))
     parsed = [parse_gate(gate) for gate in asked]
     changes: list[dict[str, Any]] = [{"lwta.gate": gate, "lwta.gate_noise": scale} for gate, scale in parsed] or [{}]
     found: list[Recipe] = []
@@ -43,16 +43,16 @@ def parse_gate(text: str) -> tuple[GateMode, float | None]:
     Raises:
         UserError: it is none of these.
     """
-    for gate in get_args(GateMode):
-        if text == gate != "noisy":
-            return gate, None
     name, _, scale = text.partition("=")
-    if name == "noisy":
+    if text in GATES and GATES[text].noise is not None:
+        return text, None
+    if name in GATES and GATES[name].noise is None:
         try:
-            return "noisy", float(scale)
+            return name, float(scale)
         except ValueError:
-            raise UserError(f"`--gate noisy` needs the scale of its noise, noisy=S, but got {text!r}") from None
-    raise UserError(f"`--gate` must be sample, mean, argmax, noisy=S or all, but got {text!r}")
+            raise UserError(f"`--gate {name}` needs the scale of its noise, {name}=S, but got {text!r}") from None
+    known = ", ".join(name if gate.noise is not None else f"{name}=S" for name, gate in GATES.items())
+    raise UserError(f"`--gate` must be {known} or all, but got {text!r}")
 
 
 def variant_name(recipe: Recipe, own: Recipe) -> str | None:

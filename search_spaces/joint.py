@@ -18,9 +18,7 @@ def suggest(trial: Trial, epsilon: float = 0.1) -> Recipe:
     pni = suggest_pni(trial) if trial.suggest_categorical("pni", [False, True]) else None
     smoothing = suggest_smoothing(trial, epsilon) if trial.suggest_categorical("smoothing", [False, True]) else None
     random = (
-        (lwta is not None and lwta.gate in ("sample", "noisy"))
-        or pni is not None
-        or (smoothing is not None and smoothing.at_inference)
+        (lwta is not None and lwta.is_random) or pni is not None or (smoothing is not None and smoothing.at_inference)
     )
     return Recipe(
         model=Model(

@@ -39,5 +39,5 @@ def suggest(trial: Trial, epsilon: float = 0.1) -> Recipe:
         mix=suggest_mix(trial),
         attack=suggest_attack(trial, epsilon),
         training=Training(lr=trial.suggest_float("lr", 0.03, 0.2, log=True)),
-        draws=suggest_draws(trial, random=lwta.gate in ("sample", "noisy")),
+        draws=suggest_draws(trial, random=lwta.is_random),
     )

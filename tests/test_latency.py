@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustsearch.engines.prepare import prepare
 from robustsearch.latency import BLOCKS, RUNS, THROUGHPUT_BATCH, device_name, macs, measure
 
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ class Sleeper(nn.Module):
 def test_median_tail_and_throughput_of_known_delays() -> None:
     """Bounds from below are exact (sleep never returns early); those from above leave room for a busy machine."""
     sleeper = Sleeper()
-    found = measure(sleeper, (1, 8, 8), CPU)
+    found = measure(prepare(sleeper, (1, 8, 8), CPU, "eager"), (1, 8, 8), CPU)
     assert 3.0 <= found.latency_p50 < 8.0
     assert found.latency_p95 >= 15.0
     assert THROUGHPUT_BATCH / 0.2 < found.throughput <= THROUGHPUT_BATCH / 0.02
@@ -50,7 +51,7 @@ def test_median_tail_and_throughput_of_known_delays() -> None:
 
 def test_no_global_generator_is_touched() -> None:
     before = torch.get_rng_state()
-    measure(nn.Flatten(), (1, 8, 8), CPU)
+    measure(prepare(nn.Flatten(), (1, 8, 8), CPU, "eager"), (1, 8, 8), CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -62,6 +63,7 @@ def test_the_processor_has_a_name() -> None:
 def test_timing_on_a_gpu_waits_for_the_work() -> None:
     matrix = nn.Linear(4096, 4096, device="cuda")
     network = nn.Sequential(nn.Flatten(), nn.Linear(4096, 4096, device="cuda"), *[matrix] * 20)
-    found = measure(network, (1, 64, 64), torch.device("cuda"))
+    device = torch.device("cuda")
+    found = measure(prepare(network, (1, 64, 64), device, "eager"), (1, 64, 64), device)
     floor = THROUGHPUT_BATCH * 21 * 4096**2 * 2 / 1e15  # seconds at 1,000 TFLOP/s, which no eager float32 reaches
     assert found.throughput < THROUGHPUT_BATCH / floor

@@ -22,6 +22,7 @@ LEVELS = {
         "storage",
         "pareto",
         "membership",
+        "devices",
         "seeds",
         "runfolder",
         "quiet",
@@ -31,10 +32,10 @@ LEVELS = {
         "__init__",
     ),
     1: ("data", "models", "attacks", "checkpoint"),
-    2: ("training", "evaluation", "latency"),
+    2: ("training", "evaluation", "engines", "latency"),
     3: ("trial", "examine"),
     4: ("search",),
-    5: ("run", "evaluate", "audit", "replay"),
+    5: ("run", "evaluate", "audit", "replay", "examples"),
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 FORBIDDEN = {0: {"torch", "ray", "optuna"}, 1: {"ray", "optuna"}, 2: {"ray", "optuna"}, 3: {"ray", "optuna"}}

@@ -5,13 +5,31 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from robustsearch.data import Dataset
 from robustsearch.errors import RecipeError
-from robustsearch.recipe import IBP, LWTA, MIX_NAMES, PNI, Attack, Mix, Model, Recipe, Smoothing, field_docs
+from robustsearch.recipe import (
+    IBP,
+    LWTA,
+    MIX_NAMES,
+    PNI,
+    Attack,
+    Mix,
+    Model,
+    Recipe,
+    Section,
+    Smoothing,
+    Training,
+    field_docs,
+)
+from robustsearch.trial import Plan, run_trial
 
 ALONE = {"clean": 0, "noise": 0, "fgsm": 0, "pgd": 0, "cw": 0}
 LWTA_GATES = st.sampled_from(["sample", "mean", "argmax"])
@@ -68,7 +86,7 @@ def test_every_field_is_documented_and_has_a_column() -> None:
         ({"mix": {"clean": 0.9}}, "must sum to 1", "sum to 1.4"),
         ({"mix": {"clean": -0.1}}, "greater than or equal to 0", "-0.1"),
         ({"lwta": {"units": 3}}, "`units` must divide the channels", "got 3"),
-        ({"lwta": {"gate": "loud"}}, "'sample', 'mean', 'argmax' or 'noisy'", "'loud'"),
+        ({"lwta": {"gate": "loud"}}, "one of sample, mean, argmax, noisy", "'loud'"),
         ({"lwta": {"gate": "noisy"}}, "`gate_noise` must be given", "gate_noise=None"),
         ({"lwta": {"gate": "mean", "gate_noise": 1}}, "and for no other", "gate='mean'"),
         ({"model": {"depth": 33}}, "`depth` must be 6n + 4", "got 33"),
@@ -78,7 +96,7 @@ def test_every_field_is_documented_and_has_a_column() -> None:
         ({"draws": 4}, "random at inference", "draws=4"),
         ({"draws": 4, "lwta": {"gate": "mean"}}, "random at inference", "draws=4"),
         ({"training": {"lr": float("nan")}}, "finite", "nan"),
-        ({"wings": 2}, "not permitted", "2"),
+        ({"wings": 2}, "is no field of a recipe", "2"),
         ({"training": {"trades": 6}}, "`pgd` and `clean` alone", "fgsm=0.125"),
         ({"training": {"trades": 6}, "mix": ALONE | {"clean": 1}}, "`pgd` and `clean` alone", "pgd=0"),
         ({"training": {"trades": 6, "clean_weight": 0.5}}, "`clean_weight` must be 0 with `trades`", "got 0.5"),
@@ -126,3 +144,39 @@ def test_stochastic_is_what_can_differ_between_two_predictions() -> None:
     assert Recipe(pni=PNI()).is_stochastic
     assert Recipe(smoothing=Smoothing()).is_stochastic
     assert not Recipe(smoothing=Smoothing(at_inference=False)).is_stochastic
+
+
+def test_no_field_is_a_dead_option(digits: Dataset, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials with every part on between them read every field, outside the recipe's own module."""
+    read: set[tuple[str, str]] = set()
+
+    def spied(part: Section, name: str) -> Any:
+        names = type(part).model_fields if name == "model_dump" else {name} & type(part).model_fields.keys()
+        caller = Path(sys._getframe(1).f_code.co_filename)
+        if names and "robustsearch" in caller.parts and caller.name not in ("recipe.py", "results.py"):
+            read.update((type(part).__name__, field) for field in names)
+        return BaseModel.__getattribute__(part, name)
+
+    recipes = [
+        Recipe(
+            model=Model(depth=10),
+            lwta=LWTA(gate="noisy", gate_noise=0.5, ibp=IBP()),
+            pni=PNI(),
+            smoothing=Smoothing(),
+            mix=Mix(clean=0.0, noise=0.0, fgsm=0.0, pgd=0.0, cw=1.0),
+            attack=Attack(steps=1, step=0.1),
+            training=Training(epochs=1, batch_size=40, awp=0.01, clean_weight=0.5),
+            draws=2,
+        ),
+        Recipe(
+            model=Model(depth=10),
+            mix=Mix(clean=0.0, noise=0.0, fgsm=0.0, pgd=1.0, cw=0.0),
+            attack=Attack(steps=1, step=0.1),
+            training=Training(epochs=1, batch_size=40, trades=6.0, patience=1),
+        ),
+    ]
+    monkeypatch.setattr(Section, "__getattribute__", spied, raising=False)
+    for recipe in recipes:
+        run_trial(recipe, 0, lambda row: None, dataset=digits, plan=plan)
+    parts = (Recipe, Model, LWTA, IBP, PNI, Smoothing, Mix, Attack, Training)
+    assert {(part.__name__, name) for part in parts for name in part.model_fields} - read == set()

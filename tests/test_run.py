@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -185,13 +186,16 @@ CRASHING = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path) -> None:
+def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A learning rate of 10 ends in NaN within a few epochs: a row with its reason, not the end of the search."""
     (tmp_path / "small.py").write_text(CRASHING)
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (400, 8, 8, 3), dtype=np.uint8), np.arange(400) % 4
     np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40])
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logged = ["--log-to", "wandb"] if importlib.util.find_spec("wandb") else []
     done = run(
+        *logged,
         *("--space", "small.py", "--dataset", "own.npz", "--trials", "2", "--epochs", "6", "--scheduler", "none"),
         *("--name", "own", "--concurrency", "1", "--protocol", "report", "--final-images", "0"),
         cwd=tmp_path,
@@ -207,42 +211,27 @@ def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path) -> None
     measured = frame.dropna(subset="robust")
     assert set(measured["epsilon"]) == {0.3}
     assert set(measured["dataset"]) == {"own.npz"}
+    logs = [path.read_bytes() for path in (tmp_path / "runs" / "own" / "wandb").glob("offline-run-*/*.wandb")]
+    assert len(logs) == (3 if logged else 0)  # the baseline, and both trials
+    for name in (b"latency_p50", b"train/loss", b"settings"):
+        assert all(name in log for log in logs)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), ("needs a space", "lwta, pni, mix, joint")),
-        (("--space", "lwtb"), ("one of joint, lwta, mix, pni", "'lwtb'")),
-        (("--space", "lwta", "--dataset", "mnist"), ("digits, fashion-mnist, cifar10, cifar100, svhn", "'mnist'")),
-        (("--space", "lwta", "--dataset", "no.npz"), ("existing file", "no.npz")),
-        (("--space", "lwta", "--dataset", "bad.npz"), ("uint8", "float32")),
         (("--space", "mix3.py"), ("must sum to 1", "1.5")),
-        (("--space", "units3.py"), ("`units` must divide", "got 3")),
-        (("--space", "lwta", "--trials", "0"), ("`trials` must be at least 1", "got 0")),
         (("--space", "lwta", "--trials", "many"), ("--trials", "'many'")),
-        (("--space", "lwta", "--sampler", "best"), ("auto, tpe, gp, nsga2, random", "'best'")),
-        (("--space", "lwta", "--scheduler", "asha"), ("mo-asha, none", "'asha'")),
-        (("--space", "lwta", "--protocol", "weak"), ("quick, standard, full, report", "'weak'")),
-        (("--space", "lwta", "--fraction", "0"), ("(0, 1]", "got 0")),
-        (("--space", "lwta", "--name", "../up"), ("letters, digits", "'../up'")),
         (("--space", "lwta", "--storage", "a-file"), ("writable", "a-file")),
-        (("--space", "lwta", "--wings", "2"), ("unrecognized arguments: --wings",)),
-        (("--space", "lwta", "--address", "127.0.0.1:9"), ("running Ray cluster", "127.0.0.1:9")),
-        (("--resume",), ("`--resume` needs the `--name`",)),
-        (("--resume", "--name", "nothing"), ("folder with a run.json", "nothing")),
-        (("--resume", "--name", "x", "--trials", "3"), ("takes no other settings", "--trials")),
     ],
 )
 def test_bad_input_ends_before_the_first_trial_with_code_2(
     tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
+    """As a process of its own; `tests/docs/test_docs_mistakes.py` has many more, within one."""
     (tmp_path / "a-file").touch()
     head = '"""Wrong."""\nfrom robustsearch.recipe import *\ndef suggest(trial, epsilon):\n    return '
     (tmp_path / "mix3.py").write_text(head + "Recipe(mix=Mix(clean=1))")
-    (tmp_path / "units3.py").write_text(head + "Recipe(lwta=LWTA(units=3))")
-    x, y = np.zeros((40, 8, 8, 1), np.float32), np.arange(40) % 4
-    np.savez(tmp_path / "bad.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     before = sorted(tmp_path.rglob("*"))
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
@@ -267,6 +256,18 @@ def test_more_than_the_cluster_has_ends_before_the_first_trial(
     assert words in done.stderr
     assert f"got {value}" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    from robustsearch.runfolder import RunFolder
+    from robustsearch.search.settings import Settings
+
+    RunFolder(tmp_path / "runs" / "was").write_info({"settings": asdict(Settings("lwta", trials=5))})
+    done = run("--resume", "--name", "was", "--space", "lwta", "--trials", "6", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "as it was set, with --trials 5, but got 6" in done.stderr
 
 
 def test_two_drivers_cannot_work_in_one_folder(tmp_path: Path) -> None:

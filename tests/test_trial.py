@@ -26,7 +26,7 @@ RECIPE = Recipe(
     training=Training(epochs=4, batch_size=40),
     draws=2,
 )
-TIMES = {"train_s", "eval_s", "latency_s", "latency_p50", "latency_p95", "throughput"}
+TIMES = {"train_s", "eval_s", "latency_s", "engine_build_s", "latency_p50", "latency_p95", "throughput"}
 
 
 def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -44,10 +44,12 @@ def test_a_row_at_each_rung_and_at_the_end_with_columns_of_the_results(digits: D
     assert [row["epoch"] for row in rows] == [1, 2, 4]
     for row in rows:
         assert row.keys() <= COLUMNS.keys()
-        assert all(row[name] is not None for name in row.keys() - {"cw_norm"})
+        assert all(row[name] is not None for name in row.keys() - {"cw_norm", "engine_reason"})
         assert 0 <= row["robust"] <= min(row["natural"], row["fgsm"], row["pgd"]) <= 1
         assert row["latency_p95"] >= row["latency_p50"] > 0
         assert row["split"] == "validation"
+        assert row["engine"].startswith("onnxruntime")
+        assert row["engine_reason"] is None
 
 
 def test_rungs_change_nothing_in_the_training(digits: Dataset, plan: Plan) -> None:

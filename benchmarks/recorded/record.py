@@ -20,6 +20,7 @@ import torch
 from benchmarks.recorded.grid import EPOCHS, MEASURED, recipes
 from robustsearch import data, results
 from robustsearch.data import Dataset
+from robustsearch.engines.prepare import prepare
 from robustsearch.errors import DivergedError
 from robustsearch.evaluation.protocols import protocol
 from robustsearch.evaluation.robust import evaluate
@@ -108,7 +109,10 @@ def pack(folder: Path, file: Path, dataset: Dataset) -> None:
     table = results.read(folder)
     rows = table.to_pylist()
     structures = {recipe.describe(): recipe for recipe in (Recipe.from_json(row["recipe"]) for row in rows)}
-    deployed = {words: deploy(network(recipe, dataset).eval(), recipe.draws) for words, recipe in structures.items()}
+    deployed = {
+        words: prepare(deploy(network(recipe, dataset).eval(), recipe.draws), dataset.shape, CPU)
+        for words, recipe in structures.items()
+    }
     timed: dict[str, dict[str, Any]] = {}
     for _ in range(ROUNDS):  # in turn, so that what disturbs one of them is over when it comes again
         for words, net in deployed.items():

@@ -38,7 +38,8 @@ def power(
         critical = stats.norm.isf(level / 2)
         return float(stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift))
     critical = stats.t.isf(level / 2, degrees)
-    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+    found = float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+    return 1.0 if math.isnan(found) else found  # scipy's answer where the shift is far above any critical value
 
 
 def seeds_needed(
@@ -63,3 +64,25 @@ def seeds_needed(
         if found >= wanted:
             return seeds
     return None
+
+
+def detectable(
+    spread: float,
+    seeds: int,
+    *,
+    images: int | None = None,
+    accuracy: float = 0.5,
+    comparisons: int = 1,
+    level: float = 0.05,
+    wanted: float = 0.8,
+) -> float:
+    """The smallest difference in (0, 1) that so many seeds find with probability `wanted`; 1 where they find none.
+
+    The arguments are those of `seeds_needed`.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        found = power(middle, spread, seeds, images=images, accuracy=accuracy, level=level / comparisons)
+        low, high = (low, middle) if found >= wanted else (middle, high)
+    return high

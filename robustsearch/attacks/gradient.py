@@ -75,12 +75,20 @@ def objective_values(
 
 @contextmanager
 def crafting(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block, so that batch-norm statistics stay; then each module's own flag again."""
+    """Eval mode inside the block, so that batch-norm statistics stay; then each module's own flag again.
+
+    Nor do parameters ask for gradients inside: a pass then keeps only what the gradient in the pixels needs.
+    """
     flags = [(module, module.training) for module in model.modules()]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
         yield
     finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
         for module, training in flags:
             module.training = training
 

@@ -31,7 +31,7 @@ def guarded(path: Path, what: str, read: Callable[[Path], T]) -> T:
         return read(path)
     except Exception as error:  # parsers of damaged bytes raise anything: zlib.error, KeyError, MemoryError
         reason = f"{type(error).__name__}: {error}"
-        raise DatasetError(f"{path} must be {what}, but it cannot be read ({reason})") from error
+        raise DatasetError(f"{path} must be {what}, but it cannot be read ({reason}); is it whole?") from error
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:

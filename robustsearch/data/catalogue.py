@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from .arrays import checked, read_npz
 from .dataset import Dataset, Split, channel_moments
-from .published import read
+from .published import Contents, read
 from .stratify import divide, validation_size
-
-DATASETS: tuple[str, ...] = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn")
 
 DIGITS_TEST_SIZE = 300
 """Test images of digits, which comes without a test set of its own."""
 
 
-class Conventions(NamedTuple):
-    """What is usual for a dataset; lengths in pixel units of [0, 1]."""
+@dataclass(frozen=True)
+class Source:
+    """A dataset by name: how its arrays are had, and what is usual for it; lengths in pixel units of [0, 1]."""
 
+    read: Callable[[Path], Contents]
+    """From the data directory to the four arrays of a FILE.npz and the names of the classes."""
     epsilon: float
     epsilon_l2: float
-    crop_padding: int
-    flip: bool
+    crop_padding: int = 0
+    """Pixels around an image from which training crops; 0 is no crop."""
+    flip: bool = False
+    """Whether training mirrors images."""
 
 
-CONVENTIONS = {
+def _digits(data_dir: Path) -> Contents:
+    """The 1,797 images 8 x 8 that scikit-learn carries; their grey levels 0 to 16 become 0 to 255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * 255 / 16).astype(np.uint8)
+    test, train = divide(Split(images[..., None], digits.target.astype(np.int64)), DIGITS_TEST_SIZE)
+    arrays: dict[str, NDArray[Any]] = {"x_train": train.images, "y_train": train.labels}
+    return arrays | {"x_test": test.images, "y_test": test.labels}, tuple("0123456789")
+
+
+SOURCES = {
     # Our choice: 0.1 separates adversarial from plain training, 8/255 separates nothing.
-    "digits": Conventions(epsilon=0.1, epsilon_l2=0.5, crop_padding=0, flip=False),
+    "digits": Source(_digits, epsilon=0.1, epsilon_l2=0.5),
     # Our choice: 0.1 as for digits, and about its l_2 budget per pixel (1.5 / 28, 0.5 / 8).
-    "fashion-mnist": Conventions(epsilon=0.1, epsilon_l2=1.5, crop_padding=2, flip=False),
+    "fashion-mnist": Source(partial(read, "fashion-mnist"), epsilon=0.1, epsilon_l2=1.5, crop_padding=2),
     # RobustBench's threat models (Croce et al. 2021, 2010.09670); many papers write 128/255 for 0.5.
-    "cifar10": Conventions(epsilon=8 / 255, epsilon_l2=0.5, crop_padding=4, flip=True),
-    "cifar100": Conventions(epsilon=8 / 255, epsilon_l2=0.5, crop_padding=4, flip=True),
+    "cifar10": Source(partial(read, "cifar10"), epsilon=8 / 255, epsilon_l2=0.5, crop_padding=4, flip=True),
+    "cifar100": Source(partial(read, "cifar100"), epsilon=8 / 255, epsilon_l2=0.5, crop_padding=4, flip=True),
     # As CIFAR (so do Rice et al. 2020, 2002.11569), but a mirrored digit is no digit.
-    "svhn": Conventions(epsilon=8 / 255, epsilon_l2=0.5, crop_padding=4, flip=False),
+    "svhn": Source(partial(read, "svhn"), epsilon=8 / 255, epsilon_l2=0.5, crop_padding=4),
 }
+"""A dataset more is an entry more."""
+
+DATASETS = tuple(SOURCES)
 
 
 def load(name: str, *, data_dir: Path | None = None, fraction: float = 1.0) -> Dataset:
@@ -62,6 +83,7 @@ def load(name: str, *, data_dir: Path | None = None, fraction: float = 1.0) -> D
     if fraction < 1:
         train, validation, test = (divide(part, round(fraction * len(part)))[0] for part in (train, validation, test))
     mean, std = channel_moments(train.images)
+    usual = SOURCES[name if name in SOURCES else _resembled(train)]
     return Dataset(
         name=Path(name).name,
         train=train,
@@ -71,17 +93,17 @@ def load(name: str, *, data_dir: Path | None = None, fraction: float = 1.0) -> D
         class_names=class_names,
         mean=mean,
         std=std,
-        **_conventions(name, train)._asdict(),
+        epsilon=usual.epsilon,
+        epsilon_l2=usual.epsilon_l2,
+        crop_padding=usual.crop_padding,
+        flip=usual.flip,
     )
 
 
 def _read(name: str, data_dir: Path) -> tuple[Split, Split, tuple[str, ...]]:
     """All training images, the test images, and the names of the classes."""
-    if name == "digits":
-        test, train = divide(_digits(), DIGITS_TEST_SIZE)
-        return train, test, tuple("0123456789")
-    if name in DATASETS:
-        arrays, class_names = read(name, data_dir)
+    if name in SOURCES:
+        arrays, class_names = SOURCES[name].read(data_dir)
         train, test = checked(arrays, f"{name} in {data_dir}")
         if (found := int(train.labels.max()) + 1) != len(class_names):
             raise DatasetError(f"{name} in {data_dir} must have {len(class_names)} classes, but has {found}")
@@ -93,20 +115,9 @@ def _read(name: str, data_dir: Path) -> tuple[Split, Split, tuple[str, ...]]:
     raise DatasetError(f"the dataset must be one of {', '.join(DATASETS)} or a FILE.npz, but got {name!r}")
 
 
-def _digits() -> Split:
-    """The 1,797 images 8 x 8 that scikit-learn carries; their grey levels 0 to 16 become 0 to 255."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * 255 / 16).astype(np.uint8)
-    return Split(images[..., None], digits.target.astype(np.int64))
-
-
-def _conventions(name: str, split: Split) -> Conventions:
-    """The conventions of a named dataset, or of the one whose images a FILE.npz resembles."""
-    if name in CONVENTIONS:
-        return CONVENTIONS[name]
+def _resembled(split: Split) -> str:
+    """The named dataset whose images a FILE.npz resembles."""
     height, width, channels = split.images.shape[1:]
     if channels == 3 and min(height, width) >= 32:
-        return CONVENTIONS["cifar10"]
-    return CONVENTIONS["fashion-mnist" if min(height, width) >= 28 else "digits"]
+        return "cifar10"
+    return "fashion-mnist" if min(height, width) >= 28 else "digits"

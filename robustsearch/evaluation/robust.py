@@ -14,29 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacks.apgd import apgd, apgd_targeted
-from ..attacks.carlini_wagner import cw, cw_search
 from ..attacks.gradient import crafting
-from ..attacks.named import fgsm, pgd
-from ..attacks.objectives import LEAST_CLASSES_DLR, LEAST_CLASSES_TARGETED, cross_entropy, dlr, margin
-from ..attacks.square import square
 from ..models.build import Network
-from ..models.stochastic import expandable, is_hard, is_random, mean_network, straight_through, surrogate
+from ..models.stochastic import is_random
 from ..recipe import Norm
 from ..seeds import derive
 from .intervals import wilson
-from .protocols import Adversary, Protocol
+from .methods import METHODS, applies, craft
+from .protocols import Protocol
 
 BATCH = 100
 """Images a pass; bounds the memory of an evaluation, and how long it keeps others from having the device alone."""
-
-OBJECTIVES = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
-THROUGH: dict[str, Callable[[Network], AbstractContextManager[object]]] = {
-    "surrogate": surrogate,
-    "mean": mean_network,
-    "network": nullcontext,
-    "straight": straight_through,
-}
 
 
 @dataclass
@@ -60,121 +48,6 @@ def correctness(network: Network, images: Tensor, labels: Tensor, *, draws: int,
         predictions = 1
     hits = [network.predict(images, draws).argmax(1) == labels for _ in range(predictions)]
     return torch.stack(hits).double().mean(0)
-
-
-def applies(adversary: Adversary, network: Network) -> bool:
-    """Whether an attack means anything for this network: a logit ratio needs its classes, some attacks hard gates."""
-    if adversary.hard_only and not is_hard(network):
-        return False
-    least = {"dlr": LEAST_CLASSES_DLR}.get(adversary.objective, 2)
-    if adversary.method == "apgd_targeted":
-        least = LEAST_CLASSES_TARGETED
-    return class_count(network) >= least
-
-
-def class_count(network: Network) -> int:
-    """Classes that a network tells apart."""
-    return network.body.linear.out_features
-
-
-def craft(
-    adversary: Adversary,
-    network: Network,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float,
-    gradient_draws: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Adversarial images `[N, C, H, W]` of one adversary; `epsilon` is the radius in its norm."""
-    # A black box sees predictions only, so it asks the network itself.
-    through = "network" if adversary.method == "square" else adversary.through
-    with crafting(network), THROUGH[through](network):
-        draws = adversary.draws or gradient_draws if is_random(network) else 1
-        expand = expandable(network)
-        objective, norm, steps = OBJECTIVES[adversary.objective], adversary.norm, adversary.steps
-        match adversary.method:
-            case "fgsm":
-                return fgsm(network, images, labels, epsilon=epsilon, norm=norm, draws=draws, expand=expand)
-            case "pgd":
-                return pgd(
-                    network,
-                    images,
-                    labels,
-                    epsilon=epsilon,
-                    norm=norm,
-                    step=adversary.step or 2.5 * epsilon / steps,
-                    steps=steps,
-                    objective=objective,
-                    draws=draws,
-                    expand=expand,
-                    generator=generator,
-                    allow_unreachable=adversary.step is not None,
-                )
-            case "apgd":
-                return apgd(
-                    network,
-                    images,
-                    labels,
-                    epsilon=epsilon,
-                    norm=norm,
-                    steps=steps,
-                    objective=objective,
-                    draws=draws,
-                    expand=expand,
-                    generator=generator,
-                )
-            case "apgd_targeted":
-                return apgd_targeted(
-                    network,
-                    images,
-                    labels,
-                    classes=class_count(network),
-                    epsilon=epsilon,
-                    norm=norm,
-                    steps=steps,
-                    draws=draws,
-                    expand=expand,
-                    generator=generator,
-                )
-            case "cw" if adversary.searches > 1:
-                return cw_search(
-                    network,
-                    images,
-                    labels,
-                    searches=adversary.searches,
-                    c_start=adversary.c,
-                    kappa=adversary.kappa,
-                    steps=steps,
-                    lr=adversary.lr,
-                    draws=draws,
-                    expand=expand,
-                )
-            case "cw":
-                return cw(
-                    network,
-                    images,
-                    labels,
-                    c=adversary.c,
-                    kappa=adversary.kappa,
-                    steps=steps,
-                    lr=adversary.lr,
-                    draws=draws,
-                    expand=expand,
-                )
-            case "square":
-                return square(
-                    network,
-                    images,
-                    labels,
-                    epsilon=epsilon,
-                    norm=norm,
-                    queries=steps,
-                    draws=draws,
-                    expand=expand,
-                    generator=generator,
-                )
 
 
 def attacked(
@@ -212,7 +85,7 @@ def attacked(
             gradient_draws=protocol.gradient_draws,
             generator=generator,
         )
-        if adversary.method == "cw":
+        if METHODS[adversary.method].minimum_norm:
             norm = (candidate - pictures).flatten(1).norm(dim=1)
             attackable = natural[alive] > 0  # an image that is wrong already has no least perturbation
             found.cw_norm[alive] = torch.where(attackable & (norm > 0), norm, torch.nan).double()

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import recipe as recipes
-from ..recipe import GateMode, Recipe
+from ..recipe import GateMode, Recipe, gate_of
 from ..seeds import derive
 from .ibp import BlockPrior
-from .lwta import LWTA, check_gate
+from .lwta import LWTA
 from .pni import PNIConv2d, PNILinear
 from .smoothing import GaussianNoise
 from .stochastic import Noise, average_draws, expandable, is_random, repeat_batch, stochastic_layers
@@ -100,7 +100,7 @@ class Network(nn.Module):
         Raises:
             ValueError: `gate_noise` is missing for gate `noisy`, or given for another.
         """
-        check_gate(gate, gate_noise)
+        gate_of(gate, gate_noise)
         for layer in self.modules():
             if isinstance(layer, LWTA):
                 layer.gate, layer.gate_noise = gate, gate_noise
@@ -152,6 +152,7 @@ def build_network(
         )
     if recipe.lwta is not None:
         _start_without_branches(body)
+    body.to(memory_format=torch.channels_last)  # as images come; of one channel, they do not say so themselves
     return Network(
         GaussianNoise(smoothing.sigma, smoothing.at_inference, noise) if smoothing else nn.Identity(),
         Normalise(mean, std),

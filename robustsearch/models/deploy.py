@@ -69,15 +69,15 @@ def deploy(network: Network, draws: int) -> nn.Module:
         assert isinstance(block, Block)
         layers.append(_deployed_block(block))
     if (kept := _cut(body.activation, [body.linear])) is not None:
-        layers.append(_Select(kept))
+        layers.append(Select(kept))
         _cut_batch_norm(body.bn, kept)
         if not len(kept):  # the classifier reads nothing: its bias is all that counts
-            return Deployed(nn.Sequential(_Select(kept), body.pool, body.linear), draws).eval()
+            return Deployed(nn.Sequential(Select(kept), body.pool, body.linear), draws).eval()
     layers.extend([body.bn, body.activation, body.pool, body.linear])
     return Deployed(layers, draws).eval()
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """A residual block of three parts; a `shortcut` of None is the identity, a `branch` of None is zero."""
 
     def __init__(self, enter: nn.Sequential, branch: nn.Sequential | None, shortcut: nn.Module | None) -> None:
@@ -95,7 +95,7 @@ class _Residual(nn.Module):
         return skip + branch
 
 
-class _Select(nn.Module):
+class Select(nn.Module):
     """The given channels of `[N, C, H, W]`."""
 
     channels: Tensor
@@ -108,7 +108,7 @@ class _Select(nn.Module):
         return x.index_select(1, self.channels)
 
 
-class _Zeros(nn.Module):
+class Zeros(nn.Module):
     """Output `[N, channels, H', W']` of a convolution none of whose inputs is left."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -120,7 +120,7 @@ class _Zeros(nn.Module):
         return x.new_zeros(()).expand(shape[0], self.channels, *shape[2:])
 
 
-class _Repeat(nn.Module):
+class Repeat(nn.Module):
     """The batch `[N, ...]`, `draws` times."""
 
     def __init__(self, draws: int) -> None:
@@ -137,7 +137,7 @@ def _repeat_before_first_draw(layers: nn.Module, draws: int) -> None:
         (name, layer) for name, layer in layers.named_modules() if isinstance(layer, Stochastic) and layer.random
     )
     parent, _, child = name.rpartition(".")
-    setattr(layers.get_submodule(parent), child, nn.Sequential(_Repeat(draws), layer))
+    setattr(layers.get_submodule(parent), child, nn.Sequential(Repeat(draws), layer))
 
 
 def _deployed_block(block: Block) -> nn.Module:
@@ -152,16 +152,16 @@ def _deployed_block(block: Block) -> nn.Module:
         _cut_batch_norm(block.bn2, kept2)
     if kept1 is not None:
         _cut_batch_norm(block.bn1, kept1)
-        enter.insert(0, _Select(kept1))
+        enter.insert(0, Select(kept1))
     if kept1 is not None and not len(kept1):
-        enter, branch[0] = nn.Sequential(), _Zeros(block.conv1)
+        enter, branch[0] = nn.Sequential(), Zeros(block.conv1)
         if block.shortcut is not None:
-            shortcut = _Zeros(block.shortcut)
+            shortcut = Zeros(block.shortcut)
     elif not isinstance(block.conv1, PNILayer):
         branch[0], branch[1] = fuse_conv_bn_eval(block.conv1, block.bn2), nn.Identity()
     if kept2 is not None and not len(kept2):
-        return nn.Identity() if shortcut is None else _Residual(enter, None, shortcut)
-    return _Residual(enter, branch, shortcut)
+        return nn.Identity() if shortcut is None else Residual(enter, None, shortcut)
+    return Residual(enter, branch, shortcut)
 
 
 def _cut(activation: nn.Module, readers: Sequence[nn.Conv2d | nn.Linear]) -> Tensor | None:

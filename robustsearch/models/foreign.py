@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"`--weights` must hold tensors only (`torch.save(model.state_dict(), FILE)`), since anything else runs "
-            f"code when it is read, but {path} needs more: {_first_line(error)}"
+            f"code when it is read, but {path} holds {_what_it_asks_for(error)}"
         ) from error
     except Exception as error:  # damaged bytes raise anything
         raise UserError(
@@ -69,7 +70,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"`--weights` must fit the model, but {path} does not: {_reason(error)}") from error
+        misfits = " ".join(line.strip() for line in str(error).splitlines()[1:]) or _reason(error)
+        raise UserError(f"`--weights` must fit the model, but {path} does not: {misfits}") from error
 
 
 def check_logits(model: nn.Module, images: Tensor, classes: int) -> None:
@@ -89,6 +91,12 @@ def check_logits(model: nn.Module, images: Tensor, classes: int) -> None:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _what_it_asks_for(error: Exception) -> str:
+    """What a pickle would have to import, as torch's refusal names it."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return found[1] if found else "what is no tensor"
 
 
 def _first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..recipe import gate_of
 from .ibp import BlockPrior
 from .lwta import LWTA
 from .pni import PNILayer
@@ -53,8 +54,8 @@ def win_probabilities(layer: LWTA, h: Tensor) -> Tensor:
     argmax(h + s G) with Gumbel noise G has the law softmax(h / s), which tends to the one-hot maximum as s does to 0.
     """
     blocks = h.view(h.shape[0], layer.blocks, layer.units, *h.shape[2:])
-    scale = {"sample": 1.0, "mean": 1.0, "argmax": 0.0, "noisy": layer.gate_noise}[layer.gate]
-    if scale:
+    gate = gate_of(layer.gate, layer.gate_noise)
+    if scale := gate.noise or gate.temperature:
         return torch.softmax(blocks.float() / scale, dim=2)
     winner = blocks.max(dim=2, keepdim=True).indices
     return torch.zeros_like(blocks, dtype=torch.float32).scatter_(2, winner, 1.0)

@@ -12,7 +12,7 @@ over the units of each block and no other non-linearity. With q = softmax(h) ove
 
 So each gate is one rule: the scale s of the noise, and a temperature or one winner. For two units only the
 difference of their logits counts, and a difference of two Gumbels is one logistic draw: half the work, the
-same law.
+same law. `paired` computes them in a few passes where the units lie side by side in memory, as in channels-last.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..recipe import GateMode
+from ..recipe import GateMode, gate_of
 from .ibp import BlockPrior
+from .paired import fits, paired_gate
 from .stochastic import Noise, Stochastic, at_least_float32
 
 
@@ -48,7 +49,7 @@ def gate(h: Tensor, *, scale: float, temperature: float | None, noise: Noise) ->
 def pair_gate(margin: Tensor, *, scale: float, temperature: float | None, noise: Noise) -> Tensor:
     """Gate of unit 0 of each block of two, `[N, B, ...]`, from the margin h_0 - h_1; otherwise as `gate`."""
     if scale:
-        margin = torch.add(margin, torch.logit(noise.uniform(margin.shape, margin)), alpha=scale)
+        margin = torch.add(margin, noise.logistic(margin.shape, margin), alpha=scale)
     if temperature is not None:
         return torch.sigmoid(margin / temperature)
     return (margin >= 0).to(margin.dtype)
@@ -79,20 +80,12 @@ def _with_gradient_of(smooth: Tensor, value: Tensor) -> Tensor:
     return value + (smooth - smooth.detach())
 
 
-def check_gate(gate: GateMode, gate_noise: float | None) -> None:
-    """Raise ValueError unless a noise scale >= 0 is given for gate `noisy` and for no other."""
-    if (gate == "noisy") != (gate_noise is not None):
-        raise ValueError(f"`gate_noise` must be given for gate 'noisy' only, but got gate={gate!r}, {gate_noise=}")
-    if gate_noise is not None and gate_noise < 0:
-        raise ValueError(f"`gate_noise` must be at least 0, but got {gate_noise}")
-
-
 class LWTA(Stochastic):
     """Stochastic local winner-takes-all, on `[N, B*U, H, W]` or `[N, B*U]`; U adjacent channels form a block.
 
     Attributes:
         gate: Gate at evaluation; may be changed at any time, as may `gate_noise`.
-        gate_noise: Scale s of the noise of gate `noisy`, else None.
+        gate_noise: Scale s of the noise of a gate that has none of its own (`noisy`), else None.
         ibp: Prior that weighs each block by z_b, or None.
     """
 
@@ -111,26 +104,28 @@ class LWTA(Stochastic):
         super().__init__()
         if channels % units:
             raise ValueError(f"`units` must divide the channels, but got {units} units for {channels} channels")
-        check_gate(gate, gate_noise)
+        gate_of(gate, gate_noise)
         self.blocks, self.units, self.temperature = channels // units, units, temperature
         self.gate, self.gate_noise, self.noise, self.ibp = gate, gate_noise, noise, ibp
         self._kl = None
 
     @property
     def hard(self) -> bool:
-        """Whether evaluation has winners: for every gate but `mean`."""
-        return self.gate != "mean"
+        """Whether evaluation has winners, and not weights as for `mean`."""
+        return gate_of(self.gate, self.gate_noise).temperature is None
 
     @property
     def random(self) -> bool:
         """Whether evaluation draws winners: for `sample` and for `noisy` with s > 0, but for smooth modes."""
-        scale, _ = self._rule(training=False)
+        scale, _ = self.rule(training=False)
         return scale > 0
 
     def forward(self, h: Tensor) -> Tensor:
         """Gated features, of the shape of `h`."""
         blocks = h.view(h.shape[0], self.blocks, self.units, *h.shape[2:])
-        scale, temperature = self._rule(self.training)
+        scale, temperature = self.rule(self.training)
+        if self.units == 2 and self.mode != "straight" and fits(h):
+            return self._paired(h, scale, temperature)
         if self.units == 2:
             first, second = blocks.unbind(dim=2)
             margin = first - second
@@ -148,20 +143,29 @@ class LWTA(Stochastic):
             xi = xi * self.ibp().view(-1, *[1] * (h.dim() - 1))
         return (blocks * xi.to(h.dtype)).flatten(1, 2)
 
-    def _rule(self, training: bool) -> tuple[float, float | None]:
+    def _paired(self, h: Tensor, scale: float, temperature: float | None) -> Tensor:
+        """`forward` for blocks of two whose units lie side by side."""
+        noise = None
+        if scale:
+            # In training the noise regularises and 2^16 values of it will do; what predicts draws finely.
+            draw = self.noise.coarse_logistic if self.training else self.noise.logistic
+            noise = draw((h.numel() // 2,), h)
+        y, kl = paired_gate(h, noise=noise, scale=scale, temperature=temperature, with_kl=self.training)
+        if kl is not None:
+            self._kl = {"gate": kl}
+        if self.ibp is not None:
+            y = y * self.ibp().repeat_interleave(2).to(h.dtype).view(-1, *[1] * (h.dim() - 2))
+        return y
+
+    def rule(self, training: bool) -> tuple[float, float | None]:
         """Noise scale s and temperature of the gate now; temperature None is one winner."""
         if self.mode in ("surrogate", "mean"):
             return 0.0, 1.0
         if training:
             return 1.0, self.temperature
-        if self.gate == "mean":
-            return 0.0, 1.0
-        if self.gate == "argmax":
-            return 0.0, None
-        if self.gate == "sample":
-            return 1.0, None
-        assert self.gate_noise is not None, "gate 'noisy' needs a `gate_noise`"
-        return self.gate_noise, None
+        gate = gate_of(self.gate, self.gate_noise)
+        assert gate.noise is not None, "`gate_of` fills it in"
+        return gate.noise, gate.temperature
 
     def extra_repr(self) -> str:
         """Blocks, units and gate."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..recipe import STEM_CHANNELS
@@ -32,6 +33,24 @@ def relu(channels: int) -> nn.Module:
 def convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int, size: tuple[int, int]) -> nn.Conv2d:
     """A plain convolution; `size` makes no difference to it."""
     return nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm, as one scale and shift of each channel while an evaluation pass is recorded for a gradient.
+
+    torch's own derives running statistics' gradients even where only the pixels' is asked for; this takes half the
+    time, in crafting.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[N, C, H, W]` -> the same."""
+        if self.training or not torch.is_grad_enabled():
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * scale
+        return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
 
 
 class GlobalAverage(nn.Module):
@@ -56,10 +75,10 @@ class Block(nn.Module):
     ) -> None:
         """A block from `[N, channels_in, *size]` to `[N, channels_out, ceil(size / stride)]`."""
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.bn1 = BatchNorm(channels_in)
         self.activation1 = activation(channels_in)
         self.conv1 = convolution(channels_in, channels_out, 3, stride=stride, size=size)
-        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.bn2 = BatchNorm(channels_out)
         self.activation2 = activation(channels_out)
         self.conv2 = convolution(channels_out, channels_out, 3, stride=1, size=strided(size, stride))
         self.shortcut: nn.Conv2d | None = None
@@ -112,7 +131,7 @@ class WideResNet(nn.Module):
                 stride = first_stride if index == 0 else 1
                 self.blocks.append(Block(channels, width, stride, size, activation, convolution))
                 channels, size = width, strided(size, stride)
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn = BatchNorm(channels)
         self.activation = activation(channels)
         self.pool = GlobalAverage()
         self.linear = linear(channels, classes)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from robustsearch.analysis.traces import EXAMPLES  # type: ignore[import-not-found]
+
 from ..recipe import Recipe
 
 METRICS = ("robust", "latency_p50", "natural", "fgsm", "pgd", "cw")
@@ -60,7 +62,7 @@ class Board:
 
     def examples(self, epoch: int, clean: NDArray[np.float32], perturbed: NDArray[np.float32]) -> None:
         """Adversarial examples, both `[N, C, H, W]` in [0, 1], as one picture of three rows (`examples_picture`)."""
-        self._writer.add_image("examples/clean_perturbed_difference", examples_picture(clean, perturbed), epoch)
+        self._writer.add_image(EXAMPLES, examples_picture(clean, perturbed), epoch)
 
     def close(self) -> None:
         """Flush and close."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RunError
 from ..runfolder import RunFolder
-from .settings import Settings
+from .settings import FINAL_OF_DESIGN, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,14 +21,18 @@ def say(out: Console, *lines: str) -> None:
 
 
 def examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: float, out: Console) -> None:
-    """The full protocol and the masking checks, for each member of the front."""
+    """The full protocol and the masking checks for each member of the front; for a design, `examine_design`."""
     from robustsearch.analysis import front  # type: ignore[import-not-found]
 
     from .. import results
-    from .final import PROTOCOL, SPLIT, disagreements, distinct, examine_front
+    from ..devices import comparable
+    from .final import PROTOCOL, SPLIT, disagreements, distinct, examine_points
 
+    if settings.seeds:
+        examine_design(folder, dataset, settings, gpus, out)
+        return
     try:
-        points = front.front_table(results.read(folder.results))
+        points = front.front_table(comparable(results.read(folder.results)))
     except RunError:
         return  # nothing was measured, as the end of the run says
     front_rows = front.front_rows(points)
@@ -38,8 +42,15 @@ def examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: 
     besides = f" ({ties} more are as fast as a more robust one)" if ties else ""
     say(out, f"Examining {len(members)} on the front{besides}: protocol {PROTOCOL}, {settings.final_images} images")
     rungs = {(row["trial"], row["epoch"]): row["robust"] for row in members}
-    for row in examine_front(
-        folder, members, plain_epoch, dataset, images=settings.final_images, cpus=settings.cpus_per_trial, gpus=gpus
+    for row in examine_points(
+        folder,
+        members,
+        plain_epoch,
+        dataset,
+        name=PROTOCOL,
+        images=settings.final_images,
+        cpus=settings.cpus_per_trial,
+        gpus=gpus,
     ):
         verdict = "MASKED" if row["masked"] else "no masking found"
         say(
@@ -53,16 +64,39 @@ def examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: 
     say(out, f"The rungs and the full protocol order {differ} of {pairs} pairs of them differently")
 
 
+def examine_design(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: float, out: Console) -> None:
+    """Every trial of a design at its last epoch, under an adaptive protocol, unless its rungs were measured so."""
+    from .. import results
+    from .final import examine_points
+
+    if settings.protocol == FINAL_OF_DESIGN:
+        return
+    last = {row["trial"]: row for row in results.read(folder.results).to_pylist() if row["robust"] is not None}
+    say(out, f"Evaluating {len(last)} trials: protocol {FINAL_OF_DESIGN}, {settings.final_images} images")
+    for row in examine_points(
+        folder,
+        list(last.values()),
+        None,
+        dataset,
+        name=FINAL_OF_DESIGN,
+        images=settings.final_images,
+        cpus=settings.cpus_per_trial,
+        gpus=gpus,
+    ):
+        found = f"robust {100 * row['robust']:.1f}%, l_2 {100 * row['robust_l2']:.1f}%"
+        say(out, f"  {row['trial']:<8} epoch {row['epoch']:>3}  {found}")
+
+
 def draw(folder: RunFolder, out: Console) -> None:
-    """Show the front, and draw it where a person looks for it."""
-    from robustsearch.analysis import front, load, pareto
+    """Show the front, draw it where a person looks for it, and write the report of the run."""
+    from robustsearch.analysis import front, load, pareto, report
 
     try:
         run = load.load(folder.root)
         points = front.front_table(run.table)
+        pareto.show(run, points, out)
+        *_, page = pareto.write(run, points, None, folder.figures)
+        say(out, f"Front, interactive: {page}")
     except RunError as error:
         say(out, str(error))
-        return
-    pareto.show(run, points, out)
-    *_, page = pareto.write(run, points, None, folder.figures)
-    say(out, f"Front, interactive: {page}", f"TensorBoard: tensorboard --logdir {folder.trials}")
+    say(out, f"Report: {report.write(folder.root)}", f"TensorBoard: tensorboard --logdir {folder.trials}")

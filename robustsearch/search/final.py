@@ -1,4 +1,6 @@
-"""The end of a search: the members of its front meet the full protocol and the masking checks."""
+"""The end of a run: the front of a search meets the full protocol and the masking checks, every trial of a design an
+adaptive protocol without them.
+"""
 
 from __future__ import annotations
 
@@ -33,44 +35,59 @@ def distinct(front: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def examine_point(
-    place: str, trial: str, epoch: int, plain_epoch: int | None, dataset: Dataset, images: int, threads: int
+    place: str, trial: str, epoch: int, plain_epoch: int | None, dataset: Dataset, name: str, images: int, threads: int
 ) -> dict[str, Any]:
-    """One (trial, epoch) of a run, as the row of an evaluation; `plain_epoch` is the baseline's, for transfer."""
+    """One (trial, epoch) of a run under a protocol, as the row of an evaluation; `full` comes with masking checks.
+
+    `plain_epoch` is the baseline's, whose examples are transferred in one of the checks.
+    """
     torch.set_num_threads(threads)
     folder = RunFolder.at(place)
     network, recipe = load_network(folder.fetched_network(trial, epoch), dataset)
     transfer = load_network(folder.fetched_network("baseline", plain_epoch), dataset)[0] if plain_epoch else None
-    row = examine(network, recipe, dataset, protocol=protocol(PROTOCOL), split=SPLIT, images=images, transfer=transfer)
+    row = examine(
+        network,
+        recipe,
+        dataset,
+        protocol=protocol(name),
+        split=SPLIT,
+        images=images,
+        checks=name == PROTOCOL,
+        transfer=transfer,
+    )
     return row | {"trial": trial, "epoch": epoch, "digest": recipe.digest, "recipe": recipe.to_json()} | recipe.flat()
 
 
-def examine_front(
+def examine_points(
     folder: RunFolder,
-    front: list[dict[str, Any]],
+    points: list[dict[str, Any]],
     plain_epoch: int | None,
     dataset: Dataset,
     *,
+    name: str,
     images: int,
     cpus: int,
     gpus: float,
 ) -> Iterator[dict[str, Any]]:
-    """Examine what is not examined yet, as many at a time as the cluster holds; yields each row once it is written.
+    """Examine rows of the results under the protocol `name`, but for those that have been, as many at a time as the
+    cluster holds; yields each row once it is written.
 
     Raises:
         ray.exceptions.RayTaskError: an examination failed.
     """
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(examine_point)
     shared = ray.put(dataset)
-    pending = []
-    for point in front:
-        name = results.evaluation_name(point["trial"], point["epoch"], PROTOCOL, SPLIT)
-        if not results.is_whole(folder.evaluations / f"{name}.parquet"):
-            pending.append(
-                remote.remote(folder.place, point["trial"], point["epoch"], plain_epoch, shared, images, cpus)
-            )
+    roles = {}
+    for point in points:
+        trial, epoch = point["trial"], point["epoch"]
+        file = results.evaluation_name(trial, epoch, name, SPLIT)
+        if not results.is_whole(folder.evaluations / f"{file}.parquet"):
+            task = remote.remote(folder.place, trial, epoch, plain_epoch, shared, name, images, cpus)
+            roles[task] = point["role"]
+    pending = list(roles)
     while pending:
         (ready,), pending = ray.wait(pending)
-        row = ray.get(ready) | {"run": folder.name, "role": "search"}
+        row = ray.get(ready) | {"run": folder.name, "role": roles[ready]}
         results.write_evaluation(folder.evaluations, row)
         yield row
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..devices import is_comparable
 from ..pareto import above_floor, is_front, is_measured, normalised_hypervolume
 from .ledger import Entry, Ledger
 
@@ -30,6 +31,7 @@ class Attained:
         self._ledger = ledger
         self._points = np.empty((0, 2))
         self._base = base
+        self._device: str | None = None  # of the first row that was timed
         self._seen: dict[str, int] = {}
         for entry in ledger.entries.values():
             self.update(entry)
@@ -38,6 +40,9 @@ class Attained:
         """Take in the new rungs of a trial; whether there were any."""
         seen = self._seen.get(entry.name, 0)
         rows = [row for row in entry.rows[seen:] if is_measured(row)]
+        if rows and self._device is None:
+            self._device = rows[0].get("device")
+        rows = [row for row in rows if is_comparable(row, self._device)]
         self._seen[entry.name] = len(entry.rows)
         if not rows or entry.role == "repeat":
             return False

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
+from .nodes import Node, living_nodes, room
 from .settings import Settings
 
 WORKER_ENVIRONMENT = {
@@ -57,23 +62,133 @@ def _start() -> None:
             ray.shutdown()
 
 
-def resources(settings: Settings, cluster: dict[str, float]) -> tuple[float, int]:
-    """GPUs per trial, and trials at a time.
+@dataclass(frozen=True)
+class Place:
+    """Where the trials of a run go, and how many at a time."""
+
+    cpus: int
+    gpus: float
+    """CPUs and GPUs of a trial."""
+    concurrency: int
+    device: str | None
+    """The device type that trials time on; None while no node is there that holds one."""
+    nodes: tuple[str, ...] | None
+    """Ids of the nodes that trials are kept to; None for all."""
+    idle: dict[str, int]
+    """Device types that take no trials, since latency is compared within one; and the trials they would hold."""
+    cluster: int
+    """Nodes that are alive; 0 for this machine alone."""
+
+    def request(self) -> Any:
+        """What Tune asks Ray for, for each trial."""
+        from ray import tune
+
+        need = {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+        if self.nodes is None:
+            return tune.PlacementGroupFactory([need])
+        kept = f"in({','.join(self.nodes)})"
+        return tune.PlacementGroupFactory([need], bundle_label_selector=[{"ray.io/node-id": kept}])
+
+    def lines(self, begun: str | None) -> list[str]:
+        """What a person should know of it; `begun` is the device type on which the run was begun."""
+        found = []
+        if self.cluster:
+            nodes = f"{self.cluster} node{'' if self.cluster == 1 else 's'} alive"
+            if self.device:
+                found.append(f"{nodes}; trials are timed on {self.device}.")
+            else:
+                found.append(f"{nodes}, none of which holds a trial: the autoscaler is asked for {self.concurrency}.")
+        if self.idle:
+            unused = ", ".join(f"{device} (would hold {fit})" for device, fit in self.idle.items())
+            found.append(f"Latency is compared within one device type, so these get no trials: {unused}.")
+        if begun and self.device and begun != self.device:
+            found.append(f"The run was begun on {begun}: latencies of the two device types are not compared.")
+        return found
+
+
+def find_place(settings: Settings, folder: Path | None, *, address: str | None) -> Place:
+    """Where the trials of a run go, on the cluster that is connected; `folder` is the run's, None in an object store.
+
+    Where nodes differ in what they would time on, trials are kept to the type that holds most of them. How far an
+    autoscaler may let a cluster grow, Ray does not tell: there, `concurrency` says how many trials there will be.
+
+    Raises:
+        UserError: not even one trial fits, or a node does not share the run's folder.
+    """
+    if address is not None:
+        return arrange(settings, living_nodes(folder), joined=True)
+    import ray
+
+    held = ray.cluster_resources()
+    return arrange(settings, [_own(held.get("CPU", 0.0), held.get("GPU", 0.0))], joined=False)
+
+
+def foreseen(settings: Settings, *, address: str | None) -> Place:
+    """The same before anything is started: on a running cluster, or on this machine.
+
+    Raises:
+        UserError: as for `find_place`, or there is no cluster at that address.
+    """
+    if address is None:
+        import torch
+
+        own = _own(float(os.cpu_count() or 1), float(torch.cuda.device_count()))
+        return arrange(settings, [own], joined=False)
+    import ray
+
+    connect(address, {})
+    try:
+        return find_place(settings, None, address=address)
+    finally:
+        ray.shutdown()
+
+
+def _own(cpus: float, gpus: float) -> Node:
+    """This machine."""
+    from ..latency import device_name
+
+    return Node(device_name("cpu"), cpus, gpus)
+
+
+def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
+    """Trials on these nodes; `joined` if they are a cluster.
 
     Raises:
         UserError: not even one trial fits.
     """
-    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
-    per_trial = settings.gpus_per_trial
-    if per_trial is None:
-        per_trial = 0.25 if gpus else 0.0
-    if settings.cpus_per_trial > cpus:
-        raise UserError(
-            f"`cpus_per_trial` must be at most the CPUs there are ({cpus:g}), but got {settings.cpus_per_trial}"
-        )
-    if per_trial > gpus:
-        raise UserError(f"`gpus_per_trial` must be at most the GPUs there are ({gpus:g}), but got {per_trial:g}")
-    fit = int(cpus // settings.cpus_per_trial)
-    if per_trial:
-        fit = min(fit, int(gpus / per_trial))
-    return per_trial, min(fit, settings.concurrency or fit)
+    cpus, gpus = settings.cpus_per_trial, settings.gpus_per_trial
+    alive = len(nodes) if joined else 0
+    if joined and settings.concurrency and gpus is not None and not room(nodes, cpus, gpus):
+        return Place(cpus, gpus, settings.concurrency, None, None, {}, alive)
+    if gpus is None:
+        gpus = 0.25 if any(node.gpus for node in nodes) else 0.0
+    device, *others = _check_fit(nodes, cpus, gpus)
+    fit = room(nodes, cpus, gpus)
+    wanted = settings.concurrency or fit[device]
+    return Place(
+        cpus=cpus,
+        gpus=gpus,
+        concurrency=wanted if joined else min(fit[device], wanted),
+        device=device,
+        nodes=tuple(str(node.id) for node in nodes if node.device == device) if others else None,
+        idle={other: fit[other] for other in others},
+        cluster=alive,
+    )
+
+
+def _check_fit(nodes: list[Node], cpus: int, gpus: float) -> list[str]:
+    """The device types that hold trials, the one that holds most of them first."""
+    for name, kind, asked, most in (
+        ("cpus_per_trial", "CPUs", cpus, max(node.cpus for node in nodes)),
+        ("gpus_per_trial", "GPUs", gpus, max(node.gpus for node in nodes)),
+    ):
+        if asked > most:
+            grows = ""
+            if len(nodes) == 1 and not most:
+                grows = "; where an autoscaler brings nodes, say both `--gpus-per-trial` and `--concurrency`"
+            raise UserError(
+                f"`{name}` must be at most the {kind} there are on a node ({most:g}), but got {asked:g}{grows}"
+            )
+    if not (found := room(nodes, cpus, gpus)):
+        raise UserError(f"a node must hold a trial, of {cpus} CPUs and {gpus:g} GPUs, but none does")
+    return list(found)

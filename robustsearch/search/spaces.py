@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from pydantic import ValidationError
@@ -24,6 +24,9 @@ from ..ablation.designs import Design, listed
 from ..errors import SpaceError
 from ..recipe import Recipe, explain
 from ..seeds import derive
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 PROBES = 16
 """Recipes sampled from a space before a search, to find its mistakes and its kind."""
@@ -83,7 +86,8 @@ class Space:
         found = []
         for _ in range(max(count, len(self.starts) + 1)):
             trial = study.ask()
-            with _blamed(f"`suggest` of space {self.name!r} must yield a recipe, but for {trial.params}"):
+            settings = f" for {trial.params}" if trial.params else ""
+            with _blamed(f"`suggest` of space {self.name!r} must yield recipes, but{settings}"):
                 recipe = self.suggest(trial, epsilon)
             if not isinstance(recipe, Recipe):
                 raise SpaceError(f"`suggest` of space {self.name!r} must yield a Recipe, but yielded {recipe!r}")
@@ -130,6 +134,22 @@ def find(name: str) -> Space:
     return Space(Path(name).stem, summary, suggest or _no_suggest, starts, design, getattr(module, "PROTOCOL", None))
 
 
+def of(settings: Settings) -> Space:
+    """The space of a run: the one that it names, or the design that ablates a trial.
+
+    Raises:
+        SpaceError: there is none.
+    """
+    base, kind = settings.base, settings.design
+    if base is None or kind is None:
+        return find(settings.space)
+    from .ablate import rows_of
+
+    rows = rows_of(kind, base, settings.seed)
+    summary = f"Ablation ({kind}) of {Recipe.from_json(base).describe()}."
+    return Space(settings.space, summary, _no_suggest, (), lambda epsilon: rows)
+
+
 def _no_suggest(*_: object) -> Recipe:
     raise SpaceError("a design lists its recipes, and suggests none")
 
@@ -140,8 +160,9 @@ def _blamed(rule: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        what = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise SpaceError(f"{rule} it raised {type(error).__name__}: {what}") from error
+        if isinstance(error, ValidationError):
+            raise SpaceError(f"{rule} one breaks a rule: {explain(error)}") from error
+        raise SpaceError(f"{rule} it raised {type(error).__name__}: {error}") from error
 
 
 def _from_file(path: Path) -> ModuleType:

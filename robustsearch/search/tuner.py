@@ -16,10 +16,11 @@ from ..evaluation.protocols import protocol
 from ..pareto import SPAN
 from ..patience import trouble_in
 from ..runfolder import RunFolder
+from . import elsewhere
 from .assemble import make_scheduler, make_searcher, sampler_of
 from .closing import draw, examine, say
 from .halving import rungs
-from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, connect, resources
+from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     from .searcher import make_study, warm_start
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = spaces.find(settings.space)
+    space = spaces.of(settings)
     dataset = data.load(
         settings.dataset,
         data_dir=Path(settings.data_dir) if settings.data_dir else None,
@@ -66,12 +67,12 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     os.environ.update(environment)  # a local cluster's workers inherit it
     connect(address, environment)
     try:
-        gpus, concurrency = resources(settings, ray.cluster_resources())
+        place = find_place(settings, None if folder.store else folder.root, address=address)
         with folder.locked():
             if folder.store and resume:
                 folder.store.fetch()  # now that nobody else writes there
-            folder.write_info(folder.info() if resume else _info(settings, folder, dataset))
-            return _run(settings, folder, space, samples, dataset, gpus, concurrency)
+            folder.write_info(folder.info() if resume else _info(settings, folder, space, dataset, place))
+            return _run(settings, folder, space, samples, dataset, place)
     except Exception as error:
         if trouble := trouble_in(error):  # Tune wraps it
             raise trouble from error
@@ -80,7 +81,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         ray.shutdown()
 
 
-def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset) -> dict[str, Any]:
+def _info(settings: Settings, folder: RunFolder, space: Space, dataset: data.Dataset, place: Place) -> dict[str, Any]:
     """What `run.json` says."""
     from ..latency import device_name
     from .ledger import versions
@@ -88,12 +89,14 @@ def _info(settings: Settings, folder: RunFolder, dataset: data.Dataset) -> dict[
     return {
         "name": folder.name,
         "command": shlex.join(["python", "-m", "robustsearch.run", *sys.argv[1:]]),
+        "summary": space.summary,
         "settings": asdict(settings),
         **{name: getattr(settings, name) for name in ("space", "protocol", "epochs", "trials", "seed")},
         "dataset": dataset.name,
         "epsilon": dataset.epsilon,
         "epsilon_l2": dataset.epsilon_l2,
         "driver": device_name("cpu"),
+        "device": place.device,
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -105,8 +108,7 @@ def _run(
     space: Space,
     samples: list[Sample],
     dataset: data.Dataset,
-    gpus: float,
-    concurrency: int,
+    place: Place,
 ) -> int:
     from ray import tune
 
@@ -124,6 +126,7 @@ def _run(
         protocol=protocol(settings.protocol),
         epsilon=dataset.epsilon,
         epsilon_l2=dataset.epsilon_l2,
+        engine=settings.engine,
     )
     out = pareto.console()
     say(
@@ -131,7 +134,8 @@ def _run(
         f"{space.name}: {space.summary}",
         f"{dataset.name}: {len(dataset.train)} training and {len(dataset.validation)} validation images, "
         f"epsilon {dataset.epsilon:.4g}.",
-        *_intentions(settings, samples, plan.rungs, concurrency),
+        *place.lines(folder.info().get("device")),
+        *_intentions(settings, samples, plan.rungs, place.concurrency),
         f"Run folder: {folder.store.url if folder.store else folder.root}",
     )
     with Ledger(folder, max_latency=settings.max_latency) as ledger:
@@ -151,18 +155,19 @@ def _run(
             Worker, place=folder.place, dataset=dataset, plan=plan, threads=settings.cpus_per_trial, driver=drivers
         )
         tune.Tuner(
-            tune.with_resources(worker, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
+            tune.with_resources(worker, place.request()),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=make_scheduler(settings, ledger, progress.changed),
                 num_samples=-1,
                 reuse_actors=True,
-                max_concurrent_trials=concurrency,
+                max_concurrent_trials=place.concurrency,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str((folder.root / ".tune").resolve()),
                 verbose=0,
+                callbacks=elsewhere.callbacks(settings.log_to, folder),
                 failure_config=tune.FailureConfig(max_failures=-1),  # the worker counts
             ),
         ).fit()
@@ -177,7 +182,7 @@ def _run(
                 f"network's to {SPAN:g} times that, in {attained.epochs} epochs of training",
             )
         if settings.final_images:
-            examine(folder, dataset, settings, gpus, out)
+            examine(folder, dataset, settings, place.gpus, out)
         ledger.log.append("end")
         crashed = sum(entry.state == "crashed" for entry in ledger.entries.values())
     draw(folder, out)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..attacks.gradient import crafting
@@ -30,8 +32,9 @@ class Trainer:
         self.network = network
         self.recipe = recipe
         self.epoch = 0
-        self._images = torch.from_numpy(dataset.train.images.copy()).to(device)
-        self._labels = torch.from_numpy(dataset.train.labels.copy()).to(device)
+        self._images, self._labels = (
+            _on_device(array, device) for array in (dataset.train.images, dataset.train.labels)
+        )
         self._crop, self._flip = (dataset.crop_padding, dataset.flip) if recipe.training.augment else (0, False)
         training = recipe.training
         self._mixer = Mixer(recipe.mix, recipe.attack, derive(seed, "attacks"), trades=training.trades is not None)
@@ -130,6 +133,13 @@ class Trainer:
         self._mixer.load_state(state["mixer"])
         self._order.set_state(state["order"])
         self._augment.set_state(state["augment"])
+
+
+def _on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor; on a CPU it is the array's own memory, which the workers of a node share, to read alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(array).to(device)
 
 
 def _total(terms: dict[str, Tensor]) -> Tensor:

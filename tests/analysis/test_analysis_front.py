@@ -141,3 +141,56 @@ def test_what_is_above_the_limit_on_latency_is_no_candidate(make_row) -> None:
     ]
     points = front.front_table(pa.Table.from_pylist(rows, schema=SCHEMA)).to_pylist()
     assert [(row["on_front"], row["front_probability"]) for row in points] == [(True, 1.0), (False, 0.0)]
+
+
+def third_table(make_row, values: list[tuple[float, float, int | None]]) -> pa.Table:
+    rows = [
+        make_row(f"{index:04d}", 1, robust, latency, parameters=parameters)
+        for index, (robust, latency, parameters) in enumerate(values)
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def test_a_third_objective_by_hand(make_row) -> None:
+    table = third_table(make_row, [(0.6, 1.0, 100), (0.5, 2.0, 50), (0.5, 2.0, 200), (0.7, 2.0, None), (0.2, 0.5, 1)])
+    points = front.front_table(table, "parameters")
+    assert {row["trial"] for row in front.front_rows(points)} == {"0000", "0001"}
+    assert {row["trial"] for row in front.front_rows(front.front_table(table))} == {"0000", "0003"}
+    # Boxes to (0, 2.2 ms, 220), the worst times 1.1; their common part is counted once.
+    expected = 0.6 * 1.2 * 120 + 0.5 * 0.2 * 170 - 0.5 * 0.2 * 120
+    assert front.front_hypervolume(points, "parameters") == pytest.approx(expected)
+    np.testing.assert_allclose(front.staircase(points), [(1, 0), (1, 0.6), (2.2, 0.6)])
+    larger = front.front_table(table, "natural")  # the same as robust, here, but for a constant
+    assert larger["on_front"].to_pylist() == front.front_table(table)["on_front"].to_pylist()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_front_of_three_objectives_is_what_none_dominates(make_row, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = [(rng.integers(5, 9) / 10, float(rng.integers(1, 5)), int(rng.integers(1, 5))) for _ in range(12)]
+    points = front.front_table(third_table(make_row, values), "parameters").to_pylist()
+
+    def beats(one: dict, other: dict) -> bool:
+        pairs = [(-one["robust"], -other["robust"])]
+        pairs += [(one[name], other[name]) for name in ("latency_p50", "parameters")]
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    for row in points:
+        assert row["on_front"] == (not any(beats(other, row) for other in points))
+
+
+def test_the_probability_of_membership_counts_the_third_objective(make_row) -> None:
+    values = [(0.6, 1.0, 100), (0.55, 1.0, 100), (0.59, 3.0, 100), (0.35, 9.0, 50)]
+    table = third_table(make_row, values)
+    two, three, same = (
+        {row["trial"]: row["front_probability"] for row in front.front_table(one, name).to_pylist()}
+        for one, name in (
+            (table, None),
+            (table, "parameters"),
+            (third_table(make_row, [(robust, latency, 7) for robust, latency, _ in values]), "parameters"),
+        )
+    )
+    assert same == pytest.approx(two, abs=0.05)  # an objective in which all are equal changes nothing
+    assert three["0003"] > 0.8 > 0.1 > two["0003"]  # it is the smallest, and well above the floor
+    for name in ("0000", "0001", "0002"):
+        assert three[name] == pytest.approx(two[name], abs=0.05)

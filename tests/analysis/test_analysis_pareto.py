@@ -23,7 +23,7 @@ def test_the_command_writes_four_files_and_prints_the_front(hand_folder: Path, c
     assert "50.0 [46.0, 54.0]" in printed
     assert "60.0 [56.0, 64.0]" in printed
     assert "55.0" not in printed  # dominated
-    assert "Hypervolume 2.6" in printed.replace("\n", " ")
+    assert "Hypervolume 2.6" in " ".join(printed.split())
     assert complaints == ""
 
 
@@ -32,6 +32,22 @@ def test_colour_and_folder_can_be_chosen(hand_folder: Path, tmp_path: Path, caps
     assert main([str(hand_folder), "--color", "activation", "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == [f"pareto.{s}" for s in ("html", "pdf", "png", "svg")]
     assert "activation" in (out / "pareto.svg").read_text(encoding="utf-8")
+
+
+def test_a_third_objective_has_files_of_its_own(make_run, make_row, tmp_path: Path, capsys) -> None:
+    sizes = {"0000": 466_714, "0001": 77_850}
+    folder = make_run([make_row(trial, 1, 0.5, 1.0, parameters=size) for trial, size in sizes.items()])
+    assert main([str(folder), "--third", "parameters", "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"pareto-parameters.{s}" for s in ("html", "pdf", "png", "svg")
+    ]
+    printed = capsys.readouterr().out
+    assert "77,850" in printed
+    assert "466,714" not in printed  # as robust, as fast, and larger
+    assert "Third objective: less parameters" in " ".join(printed.split())
+    assert "parameters" in (tmp_path / "pareto-parameters.svg").read_text(encoding="utf-8")
+    assert main([str(folder), "--third", "seed"]) == 2
+    assert "`--third` must be one of parameters, macs" in complaint(capsys)
 
 
 def test_without_a_front_the_baseline_is_drawn(make_run, make_row, capsys) -> None:

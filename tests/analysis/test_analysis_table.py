@@ -15,8 +15,8 @@ from scipy import stats
 
 from robustsearch.ablation.statistics import adjusted, paired
 from robustsearch.analysis.load import load
-from robustsearch.analysis.table import latex, main, markdown
-from robustsearch.analysis.table_numbers import Numbers, numbers
+from robustsearch.analysis.table import Tables, main
+from robustsearch.analysis.table_numbers import Numbers, measured, numbers
 from robustsearch.errors import RunError
 from robustsearch.events import EventLog
 from robustsearch.recipe import Recipe
@@ -71,7 +71,7 @@ def folder(make_run: MakeRun, make_row: MakeRow) -> Path:
 @pytest.fixture(scope="module")
 def table(folder: Path) -> Numbers:
     """Its numbers."""
-    return numbers(load(folder))
+    return numbers(measured(load(folder)))
 
 
 def test_the_last_epoch_of_each_row_in_the_designs_order(table: Numbers) -> None:
@@ -99,11 +99,12 @@ def test_latencies_are_compared_as_ratios_over_seeds_alone(table: Numbers) -> No
     low, high = np.exp(theirs.confidence_interval())
     assert (cell.difference_low, cell.difference_high) == pytest.approx((low, high))
     assert cell.mean == pytest.approx(stats.gmean(LATENCIES["stochastic-lwta"]))
-    assert cell.published is None
 
 
-def test_markdown_has_both_tables_published_numbers_and_notes(folder: Path, table: Numbers) -> None:
-    text = markdown(load(folder), table)
+def test_markdown_has_values_differences_published_numbers_and_notes(folder: Path) -> None:
+    text = Tables(load(folder)).markdown()
+    text, _, notes = text.partition("## What each row adds")
+    assert len(re.findall(r"^\| stochastic-lwta \|", notes, flags=re.MULTILINE)) == 1
     (values, differences) = re.findall(r"^\| stochastic-lwta \|.*$", text, flags=re.MULTILINE)
     assert re.search(
         r"\| 71\.0 \[[\d.]+, [\d.]+\] \(67\.9\) \| 43\.0 \[.*?\] \(36\.23\) \| 51\.0 \[.*?\] \(11\.33\)", values
@@ -111,9 +112,9 @@ def test_markdown_has_both_tables_published_numbers_and_notes(folder: Path, tabl
     assert "+30.0* [" in differences
     assert "×2.00* [" in differences
     assert len(re.findall(r"^\| regular-training", text, flags=re.MULTILINE)) == 1
-    assert "Protocol report: 3 PGD steps of 0.01" in text
-    assert "Masking checks failed in stochastic-lwta-s1." in text
-    assert "PGD leaves more" not in text
+    assert "Protocol report: 3 PGD steps of 0.01" in notes
+    assert "Masking checks failed in stochastic-lwta-s1." in notes
+    assert "PGD leaves more" not in notes
 
 
 def test_notes_follow_from_the_numbers(make_run: MakeRun, make_row: MakeRow) -> None:
@@ -124,7 +125,7 @@ def test_notes_follow_from_the_numbers(make_run: MakeRun, make_row: MakeRow) -> 
         make_row(f"b-s{seed}", 4, 0.1, 1.0, seed=seed, recipe=Recipe.of({"draws": 1, "pni": {}})) for seed in (0, 1)
     ]
     run = load(make_run(rows))
-    text = markdown(run, numbers(run))
+    text = Tables(run).markdown()
     assert "PGD leaves more than FGSM in a:" in text
     assert "natural accuracy in a:" in text
     assert "Protocol report" not in text
@@ -133,7 +134,7 @@ def test_notes_follow_from_the_numbers(make_run: MakeRun, make_row: MakeRow) -> 
 
 def test_one_seed_has_means_and_no_intervals(make_run: MakeRun, make_row: MakeRow) -> None:
     run = load(make_run([make_row("a-s0", 4, 0.1, 1.0, seed=0), make_row("b-s0", 4, 0.3, 2.0, seed=0)]))
-    text = markdown(run, numbers(run))
+    text = Tables(run).markdown()
     assert "| a | 40.0 | 12.0 | 20.0 | 30.0 | 10.0 | 1.00 | 1 |" in text
     assert "| b | – | – | – | – | – | – | 1 |" in text
 
@@ -151,9 +152,9 @@ def test_the_command_writes_three_files(
     assert float(line["published"]) == pytest.approx(0.3623)
     assert [line["difference"] for line in lines if line["row"] == "regular-training"] == [""] * 6
     text = (tmp_path / "table.tex").read_text()
-    assert text == latex(load(folder), table)
+    assert text == Tables(load(folder)).latex()
     bodies = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert all(len(re.findall(r"(?<!\\)&", line)) == 7 for line in bodies)
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in bodies} == {7, 3}  # the rows, and their part in the front
     assert not [line for line in text.splitlines() if line[:1] != "%" and re.search(r"(?<!\\)[%_#]", line)]
 
 
@@ -163,4 +164,4 @@ def test_other_runs_are_refused(
     assert main([str(hand_folder)]) == 2
     assert "needs the run of a design, with trials named ROW-sSEED, but got '0001'" in capsys.readouterr().err
     with pytest.raises(RunError, match="trials that were measured"):
-        numbers(load(make_run([make_row("a-s0", 0, None, None, seed=0, state="crashed")])))
+        measured(load(make_run([make_row("a-s0", 0, None, None, seed=0, state="crashed")])))

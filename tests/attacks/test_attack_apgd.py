@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attack_cases import seeded
 from torch import Tensor, nn
 
 from robustsearch.attacks.apgd import apgd, apgd_targeted, checkpoints
@@ -18,10 +19,6 @@ from robustsearch.attacks.starts import uniform_in_ball
 from robustsearch.recipe import Norm
 
 NORMS: tuple[Norm, ...] = ("linf", "l2")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 40, 100, 1000])

@@ -254,3 +254,27 @@ def test_crafting_restores_the_flags_after_an_exception(make_net: MakeNet) -> No
     with pytest.raises(ZeroDivisionError), crafting(net):
         raise ZeroDivisionError
     assert [module.training for module in net.modules()] == before
+
+
+def test_crafting_asks_for_no_gradient_of_parameters_and_puts_all_back() -> None:
+    """The gradient in the pixels is the same; a parameter that was frozen before stays so, also after an error."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(108, 7), nn.BatchNorm1d(7), nn.Dropout(0.5), nn.Linear(7, 4)).double()
+    model[0].eval()
+    model[4].bias.requires_grad_(False)
+    images, labels = a_batch()
+    found: list[Tensor] = []
+
+    def craft_and_fail() -> None:
+        with crafting(model):
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+            assert not any(module.training for module in model.modules())
+            found.append(input_gradient(model, images, labels, cross_entropy)[0])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        craft_and_fail()
+    assert [parameter.requires_grad for parameter in model.parameters()] == [True] * 5 + [False]
+    assert [module.training for module in model.children()] == [False, True, True, True, True]
+    outside, _ = input_gradient(model.eval(), images, labels, cross_entropy)
+    torch.testing.assert_close(found, [outside])
+    assert outside.any()

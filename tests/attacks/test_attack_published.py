@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from attack_cases import seeded
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.square import SquareAttack
 from sklearn.datasets import load_digits
@@ -105,10 +106,6 @@ def check_strength(
 
 def name_of(norm: Norm) -> str:
     return {"linf": "Linf", "l2": "L2"}[norm]
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("norm", EPSILON["robust"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attack_cases import seeded
 from pyautoattack.square import SquareAttack
 from scipy.stats import binomtest, chisquare
 from torch import Tensor
@@ -19,10 +20,6 @@ from robustsearch.attacks.square import square
 from robustsearch.recipe import Norm
 
 NORMS: tuple[Norm, ...] = ("linf", "l2")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 class Recorder:

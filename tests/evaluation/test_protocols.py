@@ -13,11 +13,13 @@ from torch import Tensor
 from robustsearch.attacks.carlini_wagner import cw_search
 from robustsearch.attacks.gradient import crafting
 from robustsearch.data import Dataset, to_tensor
+from robustsearch.evaluation.methods import METHODS
 from robustsearch.evaluation.protocols import PROTOCOLS, Protocol
 from robustsearch.evaluation.robust import evaluate
 from robustsearch.models.build import Network, build_network
 from robustsearch.models.stochastic import mean_network, surrogate
 from robustsearch.recipe import LWTA, PNI, Attack, Mix, Model, Recipe, Smoothing, Training
+from robustsearch.results import COLUMNS
 from robustsearch.training.loop import Trainer
 
 CPU = torch.device("cpu")
@@ -126,3 +128,10 @@ def test_an_example_is_scored_on_draws_that_did_not_find_it(digits: Dataset) -> 
     for column in ("fgsm", "pgd"):
         # 4,000 draws on each side: a standard error of at most 0.011.
         assert abs(row[column] - row["natural"]) < 0.045
+
+
+def test_every_adversary_has_its_method_and_its_column() -> None:
+    for protocol in PROTOCOLS.values():
+        for adversary in protocol.adversaries:
+            assert adversary.method in METHODS
+            assert {adversary.column, f"{adversary.column}_low", f"{adversary.column}_high"} <= set(COLUMNS)

@@ -62,11 +62,11 @@ class Member:
             return self.make(Noise(seed))
 
     def inputs(self, images: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-        """Arguments for the layer: features `[N, *shape]`, or none."""
+        """Arguments for the layer: features `[N, *shape]`, channels-last as in a network, or none."""
         if self.shape is None:
             return ()
         x = 0.7 * torch.randn(images, *self.shape, generator=torch.Generator().manual_seed(7)) + 0.2
-        return (x.to(dtype),)
+        return (x.to(dtype, memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format),)
 
 
 # Laws -------------------------------------------------------------------------------------------------------------

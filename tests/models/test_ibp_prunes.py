@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robustsearch import data
+from robustsearch.engines.prepare import prepare
 from robustsearch.evaluation.protocols import Adversary, Protocol
 from robustsearch.evaluation.robust import evaluate
 from robustsearch.latency import Latency, measure
@@ -53,17 +54,21 @@ def trained(ibp: IBP | None, epochs: int = 10) -> Trained:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_fifths_of_the_blocks_go_at_equal_robust_accuracy() -> None:
     pruned, plain = trained(IBP()), trained(None)
     kept = pruned.network.blocks_kept()
     assert kept is not None
     assert 0.05 < kept <= 0.6
     assert plain.network.blocks_kept() is None
+    assert kernels(deploy(plain.network, 1)) == kernels(plain.network), "without the prior, none may go"
+    assert kernels(deploy(pruned.network, 1)) != kernels(pruned.network)
     assert pruned.robust >= plain.low
     assert plain.low > 0.6, "no robustness to keep"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_what_is_left_is_smaller_and_faster_with_the_same_logits() -> None:
     """Beside the network deployed without the prior, which has every block; p50 at batch 1, the better of two."""
     pruned, plain = trained(IBP()).network, trained(None).network
@@ -72,13 +77,15 @@ def test_what_is_left_is_smaller_and_faster_with_the_same_logits() -> None:
     with torch.inference_mode():
         torch.testing.assert_close(small.layers(images), pruned(images), rtol=0, atol=1e-5)
     assert count(small) < 0.6 * count(large)
-    times = [(measure(small, DIGITS.shape, CPU), measure(large, DIGITS.shape, CPU)) for _ in range(2)]
+    engines = [prepare(form, DIGITS.shape, CPU) for form in (small, large)]
+    times = [[measure(engine, DIGITS.shape, CPU) for engine in engines] for _ in range(2)]
     assert times[0][0].macs < times[0][1].macs
     fast, slow = (min(one, other, key=p50) for one, other in zip(*times, strict=True))
     assert p50(fast) < p50(slow)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_logits_need_their_own_learning_rate() -> None:
     """At a hundredth of it nothing is removed."""
     assert trained(IBP(lr=0.003), epochs=2).network.blocks_kept() == 1
@@ -93,6 +100,11 @@ def test_logits_start_alike_and_move_at_their_rate() -> None:
     Trainer(network, recipe, DIGITS, 0, CPU).run_epoch()
     for old, new in zip(before, network.block_logits(), strict=True):
         torch.testing.assert_close((new - old).abs(), torch.full_like(old, 0.5 / 25), rtol=0.01, atol=0)
+
+
+def kernels(network: nn.Module) -> list[torch.Size]:
+    """Shapes of all convolutions, in their order."""
+    return [layer.weight.shape for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
 def count(network: nn.Module) -> int:

@@ -113,6 +113,26 @@ def test_gradient_to_alpha_but_not_through_sigma(where: str) -> None:
         torch.testing.assert_close(to_x, layer.weight.sum(dim=0).expand(30, -1))
 
 
+@pytest.mark.parametrize("where", ["weights", "inputs", "activations"])
+def test_the_mean_gradient_to_alpha_is_that_of_the_expected_loss(where: str) -> None:
+    """For the loss |y - t|^2 / 2 of a linear layer, E = const + c alpha^2 / 2, so dE / d alpha = c alpha; z-test.
+
+    With x one image, c is sigma^2 times |x|^2 for each output (weights), |W|^2 (inputs), or 1 for each output.
+    """
+    layer, x, target = linear(where), torch.linspace(-1, 2, 30)[None], torch.linspace(-3, 3, 20)[None]
+    weight, features = layer.weight.detach().double().numpy(), x.double().numpy()
+    perturbed = {"weights": weight, "inputs": features, "activations": features @ weight.T}[where]
+    size = {"weights": 20 * (features**2).sum(), "inputs": (weight**2).sum(), "activations": 20.0}[where]
+    gradients = []
+    for _ in range(1000):
+        loss = (layer(x) - target).square().sum() / 2
+        gradients.append(torch.autograd.grad(loss, layer.alpha)[0].item())
+    expected = 0.25 * perturbed.var(ddof=1) * size
+    error = np.std(gradients) / np.sqrt(len(gradients))
+    assert abs(np.mean(gradients) - expected) < stats.norm.isf(LEVEL / 2) * error
+    assert expected > 4 * error, "nothing to see in so few draws"
+
+
 def test_a_fixed_sigma_replaces_the_std_of_the_tensor() -> None:
     layer = linear()
     layer.sigma = torch.tensor(100.0)

@@ -51,6 +51,23 @@ def test_global_generators_are_neither_read_nor_moved() -> None:
         assert torch.equal(stream(Noise(3)), first)
 
 
+def test_the_logistic_draws_have_their_law_and_the_coarse_ones_their_grid() -> None:
+    """Kolmogorov-Smirnov, level 1e-4; 2^16 quantiles, all as likely (chi-square in 256 bins); no two draws in step."""
+    noise = Noise(0)
+    for draw in (noise.logistic, noise.coarse_logistic):
+        assert stats.kstest(draw((20_000,), X).numpy(), "logistic").pvalue > 1e-4
+        assert draw((3, 5), X).shape == (3, 5)
+        assert draw((3,), X.double()).dtype == torch.float64
+    quantiles = noise.coarse_logistic((1_000_001,), X).double().sigmoid() * 2**16 - 0.5
+    steps = quantiles.round()
+    assert (quantiles - steps).abs().max() < 0.05
+    assert 0 <= steps.min() < steps.max() <= 2**16 - 1
+    bins = torch.bincount((steps / 256).long(), minlength=256)
+    assert stats.chisquare(bins.numpy()).pvalue > 1e-4
+    for lag in range(1, 5):  # four draws come from one number
+        assert abs(stats.pearsonr(steps[lag:], steps[:-lag]).statistic) < 4 / 1000
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_laws(dtype: torch.dtype) -> None:
     """Kolmogorov-Smirnov, level 1e-4."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from robustsearch.models.wrn import WideResNet
+from robustsearch.models.wrn import BatchNorm, WideResNet
 
 
 def parameters(depth: int, w: int, classes: int, channels: int) -> int:
@@ -124,3 +124,21 @@ def test_factories_make_every_activation_and_layer() -> None:
 def test_depth_must_be_6n_plus_4(depth: int) -> None:
     with pytest.raises(ValueError, match="`depth` must be 6n"):
         WideResNet(depth, 1, 10, 3)
+
+
+def test_recorded_batch_norm_is_torch_s() -> None:
+    """Output and every gradient in evaluation, where it is a scale and a shift; and training as it is."""
+    ours, theirs = BatchNorm(5).double(), nn.BatchNorm2d(5).double()
+    for tensor in (ours.weight.data, ours.bias.data, ours.running_mean, ours.running_var):
+        tensor.uniform_(0.5, 2)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 5, 3, 2, dtype=torch.float64).requires_grad_()
+    for training in (True, False):
+        results = []
+        for layer in (ours, theirs):
+            y = layer.train(training)(x)
+            results.append((y, *torch.autograd.grad(y.pow(3).sum(), (x, *layer.parameters()))))
+        torch.testing.assert_close(*results)
+    assert {name: value.tolist() for name, value in ours.state_dict().items()} == {
+        name: value.tolist() for name, value in theirs.state_dict().items()
+    }

@@ -26,6 +26,7 @@ RECIPE = Recipe(
 
 def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    folder.write_info({})
     changed: list[Entry] = []
     with Ledger(folder) as ledger:
         entry = ledger.ask("0000", "search", RECIPE, 0, 0)
@@ -51,6 +52,17 @@ def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, pl
     assert {row["reason"] for row in rows} == {entry.reason}
     scalars = EventAccumulator(str(folder.trials / "0000")).Reload().Scalars("train/pgd_accuracy")
     assert [scalar.step for scalar in scalars][: len(decisions)] == list(range(1, len(decisions) + 1))
+
+
+def test_a_node_that_does_not_share_the_run_s_folder_says_so(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    worker = Worker.__new__(Worker)
+    config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
+    worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1, driver=1)
+    result = worker.step()
+    worker.cleanup()
+    assert result["ended"] == "crashed"
+    assert "a run is a folder with a run.json" in result["reason"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_trial_whose_workers_die_in_one_epoch_has_crashed_and_other_losses_do_not_count(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -145,3 +148,17 @@ def test_crafting_leaves_the_batch_norm_statistics_alone(digits: Dataset) -> Non
             int(value) for name, value in loop.network.state_dict().items() if name.endswith("num_batches_tracked")
         }
         assert counts == {3}
+
+
+def test_it_trains_from_the_dataset_s_own_memory(digits: Dataset) -> None:
+    """Workers of a node read one copy: the arrays are read-only, are not copied, and nothing is written to them."""
+    images = digits.train.images.view()
+    images.flags.writeable = False
+    shared = replace(digits, train=replace(digits.train, images=images))
+    loop = trainer(EVERYTHING.replace(training=EVERYTHING.training.model_dump() | {"epochs": 1}), shared)
+    before = images.copy()
+    loop.run_epoch()
+    assert any(
+        np.shares_memory(images, value.numpy()) for value in vars(loop).values() if isinstance(value, torch.Tensor)
+    )
+    assert np.array_equal(images, before)

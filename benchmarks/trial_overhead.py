@@ -1,0 +1,196 @@
+"""What a trial costs beside its own work: `python -m benchmarks.trial_overhead [--trials 4 16] [--data-mb 1 40]`.
+
+Trials of a WRN-10-1 of one epoch on a fifth of digits, whose own work (`Trial.advance`: training, evaluation, timing)
+is under a second. Prints three Markdown tables:
+
+- in one process without Ray: CPU seconds of a trial in a worker that it takes over, by what they are spent on;
+- whole searches of few and of many such trials, from outside: CPU seconds of all their processes, so that what a trial
+  more costs is the difference; less its own work, that is its overhead. And the time until the first trial trains;
+- with datasets of different sizes: the memory that a worker has for itself (its share of shared pages included, PSS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .timing import machine
+
+SPACE = '''"""One tiny recipe, again and again."""
+
+from robustsearch.recipe import Attack, Mix, Model, Recipe, Training
+
+
+def suggest(trial, epsilon):
+    return Recipe(
+        model=Model(depth=10),
+        mix=Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0),
+        attack=Attack(epsilon=epsilon, step=epsilon),
+        training=Training(epochs=1, lr=trial.suggest_float("lr", 0.01, 0.02)),
+    )
+'''
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def inside(trials: int, folder: Path) -> dict[str, float]:
+    """CPU seconds of a trial by what they are spent on: medians over trials that one worker runs in turn."""
+    from robustsearch import data
+    from robustsearch.evaluation.protocols import protocol
+    from robustsearch.recipe import Attack, Mix, Model, Recipe, Training
+    from robustsearch.search.worker import Worker
+    from robustsearch.trial import Plan
+
+    dataset = data.load("digits", fraction=0.2)
+    plan = Plan((1,), protocol("quick"), dataset.epsilon, dataset.epsilon_l2)
+    recipe = Recipe(
+        model=Model(depth=10),
+        mix=Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0),
+        attack=Attack(epsilon=dataset.epsilon, step=dataset.epsilon),
+        training=Training(epochs=1, lr=0.01),
+    )
+    worker = Worker.__new__(Worker)
+    shared: dict[str, Any] = {"root": str(folder), "dataset": dataset, "plan": plan, "threads": 1}
+    rows: dict[str, list[float]] = {}
+
+    def timed(name: str, run: Any, *arguments: Any, **named: Any) -> Any:
+        start = time.process_time()
+        result = run(*arguments, **named)
+        rows.setdefault(name, []).append(time.process_time() - start)
+        return result
+
+    for index in range(trials + 1):
+        config = {"trial": f"{index:04d}", "recipe": recipe.to_json(), "seed": index}
+        if index:
+            timed("taking over: network, checkpoint, board", worker.reset_config, config)
+        else:
+            timed("the first in a process", worker.setup, config, **shared)
+        trial = worker._trial
+        assert trial is not None
+        advance, save, portrait = trial.advance, trial.save, trial.portrait
+        for name, label, method in (
+            ("advance", "own work", advance),
+            ("save", "checkpoint and network", save),
+            ("portrait", "portrait", portrait),
+        ):
+            setattr(trial, name, lambda *given, label=label, method=method: timed(label, method, *given))
+        timed("step", worker.step)
+    worker.cleanup()
+    medians = {name: float(np.median(values[1:] or values)) for name, values in rows.items()}
+    named = ("own work", "checkpoint and network", "portrait")
+    medians["board, rows"] = medians.pop("step") - sum(medians[name] for name in named)
+    first = medians.pop("the first in a process")
+    return medians | {"overhead of a trial": sum(medians.values()) - medians["own work"], "setup of the first": first}
+
+
+@dataclass
+class Watched:
+    """What a search's processes have used, seen from outside."""
+
+    cpu: dict[int, float] = field(default_factory=dict)
+    """CPU seconds by process, its ended children included."""
+    worker_pss: dict[int, float] = field(default_factory=dict)
+    """Largest PSS by worker that has run a trial, MB."""
+    began: float = field(default_factory=time.time)
+
+    def look(self, root: int) -> None:
+        """Note all descendants of `root`, and itself."""
+        parents, ticks, names = {}, {}, {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                names[int(entry.name)] = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+            ticks[int(entry.name)] = sum(map(int, fields[11:13]))
+        family = {root}
+        while more := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= more
+        for pid in family & ticks.keys():
+            self.cpu[pid] = ticks[pid] / TICKS
+            if names[pid].startswith(b"ray::Worker"):
+                self.worker_pss[pid] = max(self.worker_pss.get(pid, 0), pss(pid))
+
+
+def pss(pid: int) -> float:
+    """Proportional set size, MB."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def search(folder: Path, trials: int, *options: str) -> tuple[Watched, float]:
+    """A search of so many trials, and seconds until its first trial was asked for."""
+    from robustsearch import events
+
+    space = folder / "tiny.py"
+    space.write_text(SPACE)
+    name = f"n{trials}-{time.time_ns()}"
+    command = [
+        *(sys.executable, "-m", "robustsearch.run", "--space", str(space), "--storage", str(folder), "--name", name),
+        *("--trials", str(trials), "--epochs", "1", "--repeats", "0", "--final-images", "0", "--sampler", "random"),
+        *options,
+    ]
+    watched = Watched()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            watched.look(process.pid)
+            time.sleep(0.3)
+    log, _ = events.read(folder / name / "events.jsonl")
+    asked = next(event for event in log if event.kind == "ask")
+    return watched, datetime.fromisoformat(asked.time).timestamp() - watched.began
+
+
+def made_up(path: Path, megabytes: float) -> None:
+    """A dataset of CIFAR's shape with so many MB of training images, in two easy classes."""
+    count = max(int(megabytes * 1e6 / 3072 / 0.8), 400)  # a fifth is held out
+    labels = np.arange(count) % 2
+    images = np.repeat(labels.astype(np.uint8) * 200, 3072).reshape(count, 32, 32, 3)
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:100], y_test=labels[:100])
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", nargs=2, type=int, default=[4, 16], metavar=("FEW", "MANY"))
+    parser.add_argument("--data-mb", nargs="*", type=float, default=[1, 40], metavar="MB")
+    parser.add_argument("--inside", type=int, default=8, metavar="N", help="trials in one process, without Ray")
+    given = parser.parse_args()
+    print(f"{machine(1)}\n\n| one trial in a worker, without Ray | CPU s |\n|---|---|")
+    with tempfile.TemporaryDirectory() as root:
+        medians = inside(given.inside, Path(root) / "inside")
+        for name, seconds in medians.items():
+            print(f"| {name} | {seconds:.3f} |", flush=True)
+        print("\n| whole search | trials | CPU s of all processes | s to the first trial |\n|---|---|---|---|")
+        totals = []
+        for trials in given.trials:
+            watched, waited = search(Path(root), trials, "--fraction", "0.2")
+            totals.append(sum(watched.cpu.values()))
+            print(f"| {trials} and the baseline | {totals[-1]:.1f} | {waited:.1f} |", flush=True)
+        each = (totals[1] - totals[0]) / (given.trials[1] - given.trials[0])
+        own = medians["own work"]
+        print(f"\nA trial more: {each:.2f} CPU s, of which own work {own:.2f}; {each - own:.2f} beside.")
+        print("\n| training images, MB | PSS of each worker, MB |\n|---|---|")
+        for megabytes in given.data_mb:
+            file = Path(root) / f"made-up-{megabytes:g}.npz"
+            made_up(file, megabytes)
+            watched, _ = search(Path(root), 2, "--dataset", str(file), "--epochs", "1")
+            print(f"| {megabytes:g} | {', '.join(f'{size:.0f}' for size in watched.worker_pss.values())} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+/* Winner-takes-all gates as operators of onnxruntime: one pass over memory in its blocked layout.
+ *
+ * A tensor [N, C, H, W] lies in memory as [N, C / BLOCK, H * W, BLOCK], so that a vector holds BLOCK adjacent channels of
+ * one pixel, and with them whole blocks of U = 2, 4 or 8 units. C is padded with zeros, which stay zeros here.
+ *
+ *   Gate(h)                      h * gate
+ *   Gate(h, weight, bias)        the same for h * weight + bias, vectors [C]
+ *   Repeat(h)                    the batch `times` times
+ *
+ * Gates: softmax (`winner` = 0), one winner (`winner` = 1): argmax of h (`scale` = 0) or of h + scale * Gumbel. Two units
+ * take one uniform r: unit 0 wins iff r < sigmoid((h_0 - h_1) / scale). More take one for each: argmax h + s G is argmax of
+ * exp(h / s) / E with E = -log u. Ties go to the first unit. Draws: xoshiro128+ (Blackman & Vigna 2021, 1805.01407), one
+ * stream for each lane, seeded from (seed, number of the call) by SplitMix64.
+ *
+ * What is declared here of onnxruntime's C interface is what version 8 of it has; its makers only append to it.
+ */
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef float V __attribute__((vector_size(4 * BLOCK), aligned(4)));
+typedef int32_t M __attribute__((vector_size(4 * BLOCK), aligned(4)));
+typedef uint32_t B __attribute__((vector_size(4 * BLOCK), aligned(4)));
+
+#if BLOCK == 8
+#define EACH(f) {f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)}
+#else
+#define EACH(f) {f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15)}
+#endif
+#define LANE(i) i
+#define EVEN(i) ((i) & ~1)
+#define ODD(i) ((i) | 1)
+static const M lane = EACH(LANE), even = EACH(EVEN), odd = EACH(ODD);
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE V broadcast(float x) { return x - (V){0}; }
+INLINE V choose(M mask, V yes, V no) { return (V)((mask & (M)yes) | (~mask & (M)no)); }
+INLINE V partner(V x, int distance) { return __builtin_shuffle(x, lane ^ distance); }
+INLINE V larger(V a, V b) { return choose(a > b, a, b); }
+
+/* e^x for x <= 0, relative error below 2e-7; e^-87 below that (Cephes' expf). */
+INLINE V exponential(V x) {
+    x = larger(x, broadcast(-87.0f));
+    V shifted = x * 1.44269504088896341f + 12582912.0f; /* x / log 2 rounded, in the last bits */
+    V n = shifted - 12582912.0f;
+    V r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    V p = broadcast(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return (V)((M)p + ((M)shifted << 23));
+}
+
+/* log x for x in (0, 1) (Cephes' logf). */
+INLINE V logarithm(V x) {
+    M bits = (M)x;
+    M e = (bits >> 23) - 126;
+    V m = (V)((bits & 0x007fffff) | 0x3f000000); /* in [0.5, 1) */
+    M small = m < 0.707106781186547524f;
+    V f = __builtin_convertvector(e + small, V); /* a true comparison is -1 */
+    m = m + choose(small, m, broadcast(0.0f)) - 1.0f;
+    V z = m * m;
+    V p = broadcast(7.0376836292e-2f);
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    p = p * m * z - f * 2.12194440e-4f - 0.5f * z;
+    return m + p + f * 0.693359375f;
+}
+
+typedef struct { B s0, s1, s2, s3; } Stream;
+
+static uint64_t splitmix(uint64_t *state) {
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static Stream stream(uint64_t seed, uint64_t call) {
+    uint64_t state = seed ^ splitmix(&call), words[2 * BLOCK];
+    for (int i = 0; i < 2 * BLOCK; i++) words[i] = splitmix(&state);
+    Stream made;
+    memcpy(&made, words, sizeof made);
+    return made;
+}
+
+/* Odd multiples of 2^-24 in (0, 1). */
+INLINE V uniform(Stream *s) {
+    B result = s->s0 + s->s3, t = s->s1 << 9;
+    s->s2 ^= s->s0;
+    s->s3 ^= s->s1;
+    s->s1 ^= s->s2;
+    s->s0 ^= s->s3;
+    s->s2 ^= t;
+    s->s3 = (s->s3 << 11) | (s->s3 >> 21);
+    return (__builtin_convertvector((M)(result >> 9), V) + 0.5f) * 1.1920928955078125e-7f;
+}
+
+INLINE V group_max(V x, int units) {
+    for (int k = 1; k < units; k *= 2) x = larger(x, partner(x, k));
+    return x;
+}
+
+/* Mask of the first unit with the largest key. */
+INLINE M winners(V key, int units) {
+    M won = (M)(key == key);
+    for (int k = 1; k < units; k *= 2) {
+        V other = partner(key, k);
+        won &= (key > other) | ((key == other) & ((lane & k) == 0));
+        key = larger(key, other);
+    }
+    return won;
+}
+
+/* r < sigmoid(z) for both units of a block, z = (h_0 - h_1) / scale; then who has won. */
+INLINE V pair_sampled(V h, V r, float inverse) {
+    V z = __builtin_shuffle(h - partner(h, 1), even) * inverse;
+    M up = z >= 0.0f;
+    V e = exponential(choose(up, -z, z));
+    M first = r * (1.0f + e) < choose(up, broadcast(1.0f), e);
+    return (V)((M)h & (first ^ ((lane & 1) != 0)));
+}
+
+INLINE V pair_mean(V h) {
+    V z = h - partner(h, 1);
+    M up = z >= 0.0f;
+    V e = exponential(choose(up, -z, z));
+    return h * choose(up, broadcast(1.0f), e) / (1.0f + e);
+}
+
+INLINE V gated(V h, Stream *s, int units, int winner, int draws, float inverse) {
+    if (!winner) {
+        if (units == 2) return pair_mean(h);
+        V total, e = exponential(h - group_max(h, units));
+        total = e;
+        for (int k = 1; k < units; k *= 2) total += partner(total, k);
+        return h * e / total;
+    }
+    V key = h;
+    if (draws) key = exponential((h - group_max(h, units)) * inverse) / -logarithm(uniform(s));
+    return (V)((M)h & winners(key, units));
+}
+
+INLINE void pass(const float *x, float *y, size_t pixels, V weight, V bias, int norm, Stream *s, int units, int winner,
+                 int draws, float inverse) {
+    size_t i = 0;
+    Stream local = *s;
+#define LOAD(i) (norm ? *(const V *)(x + (i) * BLOCK) * weight + bias : *(const V *)(x + (i) * BLOCK))
+    if (draws && units == 2)
+        for (; i < pixels; i += 2) { /* a vector of uniforms is enough for two pixels */
+            V r = uniform(&local);
+            *(V *)(y + i * BLOCK) = pair_sampled(LOAD(i), __builtin_shuffle(r, even), inverse);
+            if (i + 1 < pixels)
+                *(V *)(y + (i + 1) * BLOCK) = pair_sampled(LOAD(i + 1), __builtin_shuffle(r, odd), inverse);
+        }
+    for (; i < pixels; i++) *(V *)(y + i * BLOCK) = gated(LOAD(i), &local, units, winner, draws, inverse);
+    *s = local;
+}
+
+typedef struct {
+    int64_t units, winner, seed;
+    float scale;
+    atomic_ulong calls;
+} Gate;
+
+/* Images [n, planes, pixels, BLOCK]; weight and bias are NULL or [planes, BLOCK]. */
+static void run(Gate *gate, const float *x, float *y, size_t n, size_t planes, size_t pixels, const float *weight,
+                const float *bias) {
+    Stream s = stream((uint64_t)gate->seed, atomic_fetch_add(&gate->calls, 1));
+    int draws = gate->winner && gate->scale > 0.0f;
+    float inverse = draws ? 1.0f / gate->scale : 0.0f;
+    for (size_t i = 0; i < n; i++)
+        for (size_t p = 0; p < planes; p++, x += pixels * BLOCK, y += pixels * BLOCK) {
+            V w = weight ? *(const V *)(weight + p * BLOCK) : broadcast(1.0f);
+            V b = weight ? *(const V *)(bias + p * BLOCK) : broadcast(0.0f);
+#define CASE(U, WINNER, DRAWS)                                                                   \
+    if (gate->units == U && gate->winner == WINNER && draws == DRAWS) {                          \
+        if (weight) pass(x, y, pixels, w, b, 1, &s, U, WINNER, DRAWS, inverse);                  \
+        else pass(x, y, pixels, w, b, 0, &s, U, WINNER, DRAWS, inverse);                         \
+        continue;                                                                                \
+    }
+#define UNITS(U) CASE(U, 0, 0) CASE(U, 1, 0) CASE(U, 1, 1)
+            UNITS(2) UNITS(4) UNITS(8)
+        }
+}
+
+/* onnxruntime's C interface: a table of functions, of which these are the places. */
+typedef void *(*Function)(void);
+typedef struct { const Function *(*get_api)(uint32_t version); } ApiBase;
+enum {
+    CREATE_DOMAIN = 26, ADD_TO_DOMAIN = 27, ADD_DOMAIN = 28, TENSOR_DATA = 51, DIMENSION_COUNT = 61, DIMENSIONS = 62,
+    SHAPE_INFO = 65, ATTRIBUTE_FLOAT = 85, ATTRIBUTE_INT = 86, INPUT = 90, OUTPUT = 91, RELEASE_SHAPE_INFO = 99
+};
+enum { VERSION = 8, FLOAT = 1 };
+static const Function *api;
+#define CALL(place, types, ...) ((void *(*) types)api[place])(__VA_ARGS__)
+
+typedef struct Operator Operator;
+struct Operator {
+    uint32_t version;
+    void *(*create)(const Operator *, const Function *, const void *);
+    const char *(*name)(const Operator *);
+    const char *(*provider)(const Operator *);
+    int (*input_type)(const Operator *, size_t);
+    size_t (*inputs)(const Operator *);
+    int (*output_type)(const Operator *, size_t);
+    size_t (*outputs)(const Operator *);
+    void (*compute)(void *, void *);
+    void (*destroy)(void *);
+    int (*input_kind)(const Operator *, size_t);
+    int (*output_kind)(const Operator *, size_t);
+    const char *called; /* ours, from here on */
+    size_t takes;
+};
+
+typedef struct { float *data; int64_t dims[4]; size_t count; } Tensor;
+
+static Tensor input(const void *context, size_t index) {
+    void *value, *info;
+    Tensor tensor;
+    CALL(INPUT, (const void *, size_t, void **), context, index, &value);
+    CALL(TENSOR_DATA, (void *, void **), value, (void **)&tensor.data);
+    CALL(SHAPE_INFO, (const void *, void **), value, &info);
+    CALL(DIMENSION_COUNT, (const void *, size_t *), info, &tensor.count);
+    CALL(DIMENSIONS, (const void *, int64_t *, size_t), info, tensor.dims, tensor.count > 4 ? 4 : tensor.count);
+    CALL(RELEASE_SHAPE_INFO, (void *), info);
+    return tensor;
+}
+
+static float *output(void *context, const int64_t *dims, size_t count) {
+    void *value;
+    float *data;
+    CALL(OUTPUT, (void *, size_t, const int64_t *, size_t, void **), context, 0, dims, count, &value);
+    CALL(TENSOR_DATA, (void *, void **), value, (void **)&data);
+    return data;
+}
+
+static void gate_compute(void *kernel, void *context, int norm) {
+    Tensor x = input(context, 0);
+    const float *weight = norm ? input(context, 1).data : NULL, *bias = norm ? input(context, 2).data : NULL;
+    float *y = output(context, x.dims, x.count);
+    run(kernel, x.data, y, (size_t)x.dims[0], (size_t)x.dims[1] / BLOCK, (size_t)(x.dims[2] * x.dims[3]), weight, bias);
+}
+
+static void plain_gate(void *kernel, void *context) { gate_compute(kernel, context, 0); }
+static void norm_gate(void *kernel, void *context) { gate_compute(kernel, context, 1); }
+
+static void repeat(void *kernel, void *context) {
+    Tensor x = input(context, 0);
+    size_t times = (size_t)((Gate *)kernel)->units, size = sizeof(float);
+    for (size_t i = 0; i < x.count; i++) size *= (size_t)x.dims[i];
+    x.dims[0] *= (int64_t)times;
+    char *y = (char *)output(context, x.dims, x.count);
+    for (size_t i = 0; i < times; i++) memcpy(y + i * size, x.data, size);
+}
+
+static void *create(const Operator *op, const Function *table, const void *info) {
+    Gate *gate = calloc(1, sizeof *gate);
+    (void)op, (void)table;
+    CALL(ATTRIBUTE_INT, (const void *, const char *, int64_t *), info, "units", &gate->units);
+    CALL(ATTRIBUTE_INT, (const void *, const char *, int64_t *), info, "winner", &gate->winner);
+    CALL(ATTRIBUTE_INT, (const void *, const char *, int64_t *), info, "seed", &gate->seed);
+    CALL(ATTRIBUTE_FLOAT, (const void *, const char *, float *), info, "scale", &gate->scale);
+    return gate;
+}
+
+static const char *name(const Operator *op) { return op->called; }
+static const char *provider(const Operator *op) { return (void)op, NULL; }
+static int type(const Operator *op, size_t index) { return (void)op, (void)index, FLOAT; }
+static int required(const Operator *op, size_t index) { return (void)op, (void)index, 0; }
+static size_t inputs(const Operator *op) { return op->takes; }
+static size_t one(const Operator *op) { return (void)op, (size_t)1; }
+
+#define OPERATOR(compute, called, takes) \
+    {VERSION, create, name, provider, type, inputs, type, one, compute, free, required, required, called, takes}
+static const Operator operators[] = {
+    OPERATOR(plain_gate, "Gate", 1), OPERATOR(norm_gate, "NormGate", 3), OPERATOR(repeat, "Repeat", 1)};
+
+void *RegisterCustomOps(void *options, const ApiBase *base) {
+    void *domain, *status;
+    api = base->get_api(VERSION);
+    if ((status = CALL(CREATE_DOMAIN, (const char *, void **), "robustsearch", &domain))) return status;
+    for (size_t i = 0; i < sizeof operators / sizeof *operators; i++)
+        if ((status = CALL(ADD_TO_DOMAIN, (void *, const Operator *), domain, &operators[i]))) return status;
+    return CALL(ADD_DOMAIN, (void *, void *), options, domain);
+}

@@ -1,0 +1,172 @@
+"""Gates as one pass over memory inside onnxruntime: `gate.c`, compiled once for a machine and kept.
+
+onnxruntime keeps the features between convolutions in blocks of 8 or 16 channels. In its own operators a gate is ten
+passes over them, and a uniform draw costs 3 ns; here it is one pass, with batch norm and draws in it.
+
+How a graph gets them: `draws` writes a gate as Tanh and a repeated batch as Sigmoid, which our networks use for nothing
+else; onnxruntime chooses the layout of everything and fuses both into what comes before; and then they are replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from ..models.deploy import Deployed
+from .graph import OPSET, GateRule, Graph, UnsupportedLayerError
+from .onnx_model import assemble
+
+SOURCE = Path(__file__).with_name("gate.c")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-ffp-contract=fast")
+DOMAIN, BLOCKED = "robustsearch", "com.microsoft.nchwc"
+UNITS = (2, 4, 8)
+GATE, REPEAT = "Tanh", "Sigmoid"
+SAME_LAYOUT = ("Add", "Sum", "Mul", "Relu", GATE, REPEAT)
+"""Operators whose output has the layout of their first input."""
+
+
+@functools.cache
+def library() -> Path:
+    """The compiled operators, from the user's cache where they are there already.
+
+    Raises:
+        UnsupportedLayerError: onnxruntime has no blocked layout here, or there is no compiler that knows vectors.
+    """
+    block = _block()
+    if block not in (8, 16):
+        raise UnsupportedLayerError(f"onnxruntime must have blocks of 8 or 16 channels here, but has {block}")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustsearch"
+    made = cache / f"gate-{_fingerprint(block)}.so"
+    if made.exists():
+        return made
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "cc"))), None)
+    if compiler is None:
+        raise UnsupportedLayerError("the gate kernel needs a C compiler, but neither gcc nor cc is there")
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        part = Path(folder) / made.name
+        command = [compiler, *FLAGS, f"-DBLOCK={block}", str(SOURCE), "-o", str(part)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
+            raise UnsupportedLayerError(f"the gate kernel must compile, but {compiler} says: {reason}")
+        os.replace(part, made)
+    return made
+
+
+def _fingerprint(block: int) -> str:
+    """Of all that the compiled code depends on: source, flags, block, and what the processor can do."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    parts = [SOURCE.read_text(), *FLAGS, str(block), platform.machine(), abilities]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _block() -> int:
+    """Channels in a block of onnxruntime's layout on this machine; 0 where it has none.
+
+    Found from the filter of a convolution of 1 channel into 1, which it pads to a block.
+    """
+    filters = numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1])],
+        "probe",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [filters],
+    )
+    probe = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    return max((tensor.dims[0] for tensor in _optimised(probe).graph.initializer if tensor.dims[:1] != [1]), default=0)
+
+
+def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What onnxruntime makes of a model for this machine."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # that the file suits this machine only is what we want
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(file)
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(file)
+
+
+def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.ModelProto:
+    """A deployed network as `onnx_model.model` has it, but for this machine, and with the kernel's gates.
+
+    Raises:
+        UnsupportedLayerError: it has a layer without a form, or gates that the kernel does not have.
+    """
+    graph = Graph(seed, placeholders=True)
+    written = assemble(module, shape, graph)
+    if len(set(graph.gates)) != 1:
+        raise UnsupportedLayerError(f"the gate kernel needs gates of one kind, but got {len(set(graph.gates))}")
+    rule = graph.gates[0]
+    if rule.units not in UNITS or (rule.temperature is not None and (rule.scale, rule.temperature) != (0.0, 1.0)):
+        raise UnsupportedLayerError(f"the gate kernel has 2, 4 or 8 units, winners and softmax, but got {rule}")
+    assert isinstance(module, Deployed)
+    return _with_kernel(_optimised(written), rule, module.repeats, seed)
+
+
+def _with_kernel(optimised: onnx.ModelProto, rule: GateRule, draws: int, seed: int) -> onnx.ModelProto:
+    """Replace the placeholders in a model that onnxruntime has optimised.
+
+    Raises:
+        UnsupportedLayerError: a gate is not in the blocked layout.
+    """
+    generator = np.random.default_rng(seed)
+    gate: dict[str, Any] = {"units": rule.units, "winner": int(rule.temperature is None), "scale": rule.scale}
+    repeat: dict[str, Any] = {"units": draws, "winner": 0, "scale": 0.0}
+    filters = {tensor.name: list(tensor.dims) for tensor in optimised.graph.initializer}
+    blocked: set[str] = set()
+    nodes: list[onnx.NodeProto] = []
+
+    def replacement(operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
+        attributes = repeat if operator == "Repeat" else gate
+        seed = int(generator.integers(2**62))
+        return helper.make_node(operator, inputs, [output], domain=DOMAIN, seed=seed, **attributes)
+
+    for node in optimised.graph.node:
+        if (node.domain == BLOCKED and node.op_type != "ReorderOutput") or (
+            node.op_type in SAME_LAYOUT and node.input[0] in blocked
+        ):
+            blocked.add(node.output[0])
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        kind = attributes["activation"].decode() if "activation" in attributes else node.op_type
+        if kind not in (GATE, REPEAT):
+            nodes.append(node)
+            continue
+        if kind == GATE and node.output[0] not in blocked:
+            raise UnsupportedLayerError("a gate must be in onnxruntime's blocked layout, but one is not")
+        operator = "Gate" if kind == GATE else "Repeat"
+        batch_norm = attributes.get("group", 1) > 1 and filters[node.input[1]][1:] == [1, 1, 1]
+        if node.op_type == kind:
+            nodes.append(replacement(operator, [node.input[0]], node.output[0]))
+        elif kind == GATE and batch_norm:
+            nodes.append(replacement("NormGate", list(node.input[:3]), node.output[0]))
+        else:
+            output, node.output[0] = node.output[0], f"{node.output[0]}_before"
+            kept = [attribute for attribute in node.attribute if attribute.name != "activation"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            nodes.append(node)
+            nodes.append(replacement(operator, [node.output[0]], output))
+    del optimised.graph.node[:]
+    optimised.graph.node.extend(nodes)
+    del optimised.graph.value_info[:]
+    optimised.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return optimised

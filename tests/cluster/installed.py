@@ -1,0 +1,115 @@
+"""What is installed on the machines of these tests, and what is looked at on them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from machines import Machine, wait_for
+
+ROOT = Path(__file__).parents[2]
+HOME = "/root/.robustsearch"
+SPACE = '''
+"""A small network: how many units compete."""
+from robustsearch.recipe import LWTA, Attack, Model, Recipe
+
+
+def suggest(trial, epsilon):
+    units = trial.suggest_categorical("units", [2, 4])
+    return Recipe(model=Model(depth=10), lwta=LWTA(units=units), attack=Attack(epsilon=epsilon, step=epsilon, steps=1))
+'''
+
+
+def setup(own: str) -> str:
+    """The script that a machine boots with: Python, and packages in place of an index, which it cannot reach.
+
+    `own` is what else this kind of cluster has on a machine.
+    """
+    packages = "\n".join(path for path in sys.path if path.endswith("-packages"))
+    site = sysconfig.get_path("purelib", vars={"base": HOME, "platbase": HOME})
+    return f"""
+{sys.executable} -m venv --without-pip {HOME}
+cat > {site}/packages.pth <<'END'
+{packages}
+END
+cat > {HOME}/bin/ray <<'END'
+#!{HOME}/bin/python
+from ray.scripts.scripts import main
+main()
+END
+cat > {HOME}/bin/pip <<'END'
+#!{HOME}/bin/python
+from pip._internal.cli.main import main
+main()
+END
+chmod +x {HOME}/bin/ray {HOME}/bin/pip
+mkdir -p ~/.config/pip
+printf '[global]\\nno-index = true\\nno-build-isolation = false\\n' > ~/.config/pip/pip.conf
+echo '. ~/.bashrc' > ~/.profile
+touch ~/.bashrc
+if [ "$(hostname)" = desk ]; then
+    echo 'export RAY_AUTH_MODE=token PATH={HOME}/bin:$PATH' >> ~/.bashrc
+    cp /shared/.keys/id ~/.ssh/id_ed25519; chmod 600 ~/.ssh/id_ed25519
+fi
+{own}
+"""
+
+
+def search(name: str, trials: int, options: str = "") -> str:
+    """The command of a small search, which begins or resumes a run on the shared folder."""
+    return (
+        f"python -m robustsearch.run --space /shared/small.py --fraction 0.5 --trials {trials} --epochs 8 "
+        f"--scheduler none --repeats 0 --final-images 0 --storage /shared/runs --name {name} --resume --address auto "
+        + options
+    )
+
+
+def hosts(folder: Path, trial: str) -> list[str]:
+    """The machines that a trial ran on, in order: TensorBoard's files are named after time and machine."""
+    return [path.name.split(".")[4] for path in sorted((folder / "trials" / trial).glob("events.out.tfevents.*"))]
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of a kind in a run's log."""
+    path = folder / "events.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [event for event in (json.loads(line) for line in lines if line.endswith("\n")) if event["kind"] == kind]
+
+
+def half_way(folder: Path, host: str) -> list[str]:
+    """Trials that have run on this machine alone, have saved two epochs or more, and have not ended."""
+    ended = {event["trial"] for event in events(folder, "tell")}
+    saved = [path.parent.name for path in folder.glob("trials/*/checkpoint.pt.previous")]
+    return [trial for trial in saved if trial not in ended and hosts(folder, trial) == [host]]
+
+
+@contextmanager
+def tunnel(desk: Machine, file: str) -> Iterator[None]:
+    """The dashboard of a cluster on this machine's port 8265."""
+    with _running(desk.command(f"exec ray dashboard {file}")):
+        wait_for("the tunnel", lambda: ":8265" in desk.run("ss -ltn", timeout=20), seconds=90)
+        yield
+
+
+@contextmanager
+def submitted(desk: Machine, identity: str, command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A job that is submitted through the tunnel, and followed."""
+    line = f"exec ray job submit --address http://127.0.0.1:8265 --submission-id {identity} -- {command}"
+    with log.open("w") as out, _running(desk.command(line), out) as process:
+        yield process
+
+
+@contextmanager
+def _running(command: list[str], out: IO[str] | int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
