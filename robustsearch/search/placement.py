@@ -29,13 +29,15 @@ DRIVER_ENVIRONMENT = {
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on these systems, as on all with this: every port on loopback
 }
+STARTS = 3
+"""How often a local Ray is started: it gives itself 30 s, which a busy machine may not keep."""
 
 
 def connect(address: str | None, environment: dict[str, str]) -> None:
     import ray
 
     if address is None:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        _start()
         return
     host, colon, port = address.rpartition(":")
     try:
@@ -44,6 +46,20 @@ def connect(address: str | None, environment: dict[str, str]) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
     except (OSError, ValueError) as error:
         raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {error}") from error
+
+
+def _start() -> None:
+    """A Ray of this machine's own."""
+    import ray
+
+    for left in range(STARTS)[::-1]:
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 @dataclass(frozen=True)

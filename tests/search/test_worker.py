@@ -91,3 +91,13 @@ def test_a_trial_whose_workers_die_in_one_epoch_has_crashed_and_other_losses_do_
     worker = begin(3)  # whoever resumes the run may want to know better
     assert worker._broken is None
     worker.cleanup()
+
+
+def test_a_recipe_that_raises_is_a_result_with_its_reason(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    worker = Worker.__new__(Worker)
+    config = {"trial": "0000", "recipe": '{"model": {"depth": 11}}', "seed": 0}
+    worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1)
+    result = worker.step()
+    worker.cleanup()
+    assert (result["rows"], result["epoch"], result["ended"]) == ([], 0, "crashed")
+    assert "depth" in result["reason"]
