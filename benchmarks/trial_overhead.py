@@ -150,6 +150,8 @@ def search(folder: Path, trials: int, *options: str) -> tuple[Watched, float]:
         while process.poll() is None:
             watched.look(process.pid)
             time.sleep(0.3)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
     log, _ = events.read(folder / name / "events.jsonl")
     asked = next(event for event in log if event.kind == "ask")
     return watched, datetime.fromisoformat(asked.time).timestamp() - watched.began
