@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help install run test test-fast test-onprem test-cluster lint format types docs wheel clean
+.PHONY: help install run test test-fast test-onprem test-cluster test-faults audit-deps lint format types docs wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -42,6 +42,13 @@ format: $(READY)  ## formatter and the linter's safe mends
 
 types: $(READY)  ## static types
 	$(BIN)/mypy
+
+test-faults: $(READY)  ## die at every write of a simulated search, then 200 SIGKILLs over a real one: up to an hour
+	$(BIN)/python -m benchmarks.faults points
+	$(BIN)/python -m benchmarks.faults kills
+
+audit-deps: $(READY)  ## known advisories about the installed packages; needs a network
+	$(BIN)/python -m pip_audit --skip-editable --strict
 
 docs: $(READY)   ## the documentation, into docs/_build/index.html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

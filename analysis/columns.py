@@ -20,6 +20,7 @@ INTRODUCTION = f"""\
 failure. `runs/NAME/evaluations` has the same columns, and a row for each network that was examined under another
 protocol, on another split, or with another gate. One line reads it:
 
+<!-- proved by tests/analysis/test_analysis_columns.py -->
 ```python
 {chr(10).join(READERS)}
 ```

@@ -3,8 +3,9 @@
 Networks of one shape, WRN-34-1 unless told otherwise, with random weights whose batch norms have seen random images,
 deployed and run by each engine on one thread. Contenders take turns; a turn is the median of a few predictions of a
 batch, a cell the median over turns with its quartiles. In brackets: times ReLU in the same engine, of the least
-disturbed turn of each. `unfused` is LWTA as it is usually published: every step of the Gumbel softmax on its own,
-nothing folded. Prints a Markdown table.
+disturbed turn of each. Times are the thread's processor time, which on a quiet machine is the time that passes, and on
+a busy one leaves out what others take. `unfused` is LWTA as it is usually published: every step of the Gumbel softmax
+on its own, nothing folded. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from robustsearch.models.lwta import LWTA
 from robustsearch.recipe import Recipe
 
 CPU = torch.device("cpu")
+ENGINES = ("eager", "onnxruntime", "onnxruntime-kernel", "compile")
+DEFAULT = ENGINES[:3]
 BATCHES = {1: 10, 128: 1}
 """Batch size to predictions in a turn."""
 NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
@@ -97,16 +100,19 @@ def unfused(depth: int, shape: tuple[int, int, int]) -> nn.Module:
     return nn.Sequential(made, nn.Softmax(dim=1))
 
 
-def contenders(depth: int, shape: tuple[int, int, int], engines: list[str]) -> list[Contender]:
-    """Every network in every engine that is not the same as an earlier one for it."""
+def contenders(depth: int, shape: tuple[int, int, int], engines: list[str], names: list[str]) -> list[Contender]:
+    """These networks in every engine that has them, and published gates."""
     found = []
-    for name, (fields, draws) in NETWORKS.items():
+    for name in names:
+        fields, draws = NETWORKS[name]
         deployed = deploy(network(fields, depth, shape), draws)
         for engine in engines:
             prepared = prepare(deployed, shape, CPU, engine)
             if prepared.engine == engine:
                 found.append(Contender(name, engine, prepared))
-    found.append(Contender("LWTA-2 sample, unfused", "eager", prepare(unfused(depth, shape), shape, CPU, "eager")))
+    if "eager" in engines:
+        prepared = prepare(unfused(depth, shape), shape, CPU, "eager")
+        found.append(Contender("LWTA-2 sample, unfused", "eager", prepared))
     return found
 
 
@@ -118,9 +124,9 @@ def turns(found: list[Contender], images: Tensor, runs: int, rounds: int) -> NDA
             contender.prepared.predict(images)
             single = []
             for _ in range(runs):
-                start = time.perf_counter()
+                start = time.thread_time()
                 contender.prepared.predict(images)
-                single.append(time.perf_counter() - start)
+                single.append(time.thread_time() - start)
             row[place] = np.median(single) * 1e3
     return times[1:]
 
@@ -138,12 +144,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=8, help="height and width of an image; 1 channel at 8, else 3")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender at batch 1")
     parser.add_argument("--batch-rounds", type=int, default=5, help="turns of each contender at batch 128")
-    parser.add_argument("--compile", action="store_true", help="torch.compile too, which takes minutes to build")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], help="beside ReLU; all")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=DEFAULT, help="compile takes minutes to build")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shape = (1 if arguments.size == 8 else 3, arguments.size, arguments.size)
-    engines = ["eager", "onnxruntime", "onnxruntime-kernel"] + ["compile"] * arguments.compile
-    found = contenders(arguments.depth, shape, engines)
+    names = ["ReLU", *(name for name in arguments.networks if name != "ReLU")]
+    found = contenders(arguments.depth, shape, arguments.engines, names)
     packages = ", ".join(f"{name} {version(name)}" for name in ("robustsearch", "torch", "onnxruntime"))
     print(
         f"{packages}, Python {platform.python_version()}; {device_name(CPU)}, 1 thread; WRN-{arguments.depth}-1, "
@@ -154,7 +161,8 @@ def main() -> None:
         images = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(1))
         times = turns(found, images, runs, arguments.rounds if batch == 1 else arguments.batch_rounds)
         relu = {c.asked: times[:, place] for place, c in enumerate(found) if c.network == "ReLU"}
-        relu |= {"onnxruntime-kernel": relu["onnxruntime"]}  # without gates there is nothing to replace
+        if "onnxruntime" in relu:
+            relu["onnxruntime-kernel"] = relu["onnxruntime"]  # without gates there is nothing to replace
         columns.append([cell(times[:, place], relu[c.asked]) for place, c in enumerate(found)])
     print("| network | engine | batch 1, ms | batch 128, ms | build s |\n|---|---|---|---|---|")
     for place, contender in enumerate(found):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from robustsearch.seeds import derive
 TABLE = Path(__file__).parent / "recorded" / "digits.parquet"
 EPSILON = 0.1
 EPOCHS = grid.EPOCHS
+GRACE = 3
+"""Epochs of the first rung: after fewer, robust accuracy says nothing (docs/log.md)."""
 CARRIERS = ("momentum", "clean_weight", "warmup", "sigma", "cutoff")
 NOISE = 0.02
 """Standard deviation of the accuracy that a computed curve reports."""
@@ -41,6 +44,8 @@ class Problem:
     """From the rungs to the curves of recipes and seeds."""
     base: float
     """Latency in ms from which the normalised hypervolume counts."""
+    unit: str = "epochs"
+    """Of what a trial costs."""
 
 
 def table() -> Problem:
@@ -48,7 +53,9 @@ def table() -> Problem:
     rows = pq.read_table(TABLE).to_pylist()
     base = min(row["latency_p50"] for row in rows if row["latency_p50"] is not None)
     space = Space("recorded", "the recorded grid", grid.suggest, ())
-    return Problem("table", space, lambda rungs: Recorded(rows, rungs).curve, base)
+    return Problem(
+        "table", space, cache(lambda rungs: Recorded(rows, rungs).curve), base, "s of training and evaluation"
+    )
 
 
 def zdt1() -> Problem:
@@ -72,7 +79,7 @@ def dtlz2() -> Problem:
     return Problem("dtlz2", _carried("dtlz2"), lambda rungs: _computed(objectives, rungs), 1.0)
 
 
-PROBLEMS = {"table": table, "zdt1": zdt1, "dtlz2": dtlz2}
+PROBLEMS: dict[str, Callable[[], Problem]] = {"table": cache(table), "zdt1": zdt1, "dtlz2": dtlz2}
 
 
 def _carried(name: str) -> Space:

@@ -148,6 +148,8 @@ def _check(given: argparse.Namespace) -> None:
             raise UserError(f"`--{name}` must be at least 1, but got {value}")
     if given.epoch is not None and given.trial is None:
         raise UserError(f"`--epoch` is that of a `--trial`, but got --epoch {given.epoch} alone")
+    if given.certify is not None and given.engine is not None:
+        raise UserError(f"a certificate is not timed, so `--certify` takes no `--engine`, but got {given.engine!r}")
     if given.certify is not None and given.draws is not None:
         raise UserError(f"a vote of `--certify` is one draw, so it takes no `--draws`, but got {given.draws}")
 

@@ -21,6 +21,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from .errors import RunError
+from .names import checked_name
 from .patience import patiently
 from .recipe import Recipe, field_docs
 
@@ -181,6 +182,7 @@ def with_verdicts(table: pa.Table, evaluations: pa.Table) -> pa.Table:
 
 
 def _write(folder: Path, name: str, table: pa.Table) -> Path:
+    checked_name(name, "a file of results")
     folder.mkdir(parents=True, exist_ok=True)
     path, part = folder / f"{name}.parquet", folder / f".{name}.part"
 

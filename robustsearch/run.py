@@ -14,6 +14,7 @@ from typing import Any
 
 from .cli import Parser
 from .errors import RunError, StorageError, UserError
+from .names import checked_name
 from .runfolder import RunFolder
 from .storage import is_url
 
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="S", help="seed of the search and of its trials (0)")
     add("--sampler", metavar="NAME", help="auto (default), tpe, gp, nsga2, random")
     add("--scheduler", metavar="NAME", help="mo-asha (default) stops trials early; none does not")
-    add("--eta", type=int, metavar="E", help="at each rung the best 1 in E go on (2)")
+    add("--eta", type=int, metavar="E", help="rungs E times apart, at each the best 1 in E * E go on (2)")
     add("--grace", type=int, metavar="G", help="epochs before the first rung, at least (4)")
     add("--repeats", type=int, metavar="N", help="further seeds of uncertain front members, at most (N/3)")
     add("--max-latency", type=float, metavar="MS", help="p50 above which a recipe is infeasible")
@@ -62,13 +63,14 @@ def parser() -> argparse.ArgumentParser:
     add("--cpus-per-trial", type=int, metavar="C", help="CPU cores and threads of a trial (1)")
     add("--gpus-per-trial", type=float, metavar="G", help="GPUs, or a part of one (0.25 where there are any)")
     add("--concurrency", type=int, metavar="K", help="trials at a time (as many as fit)")
+    add("--log-to", metavar="NAME", help="log trials in mlflow or wandb (Weights & Biases) too")
     add("--storage", metavar="DIR", help="where run folders go: DIR (runs) or s3://BUCKET/PATH")
     add("--name", metavar="NAME", help="name of the run folder (SPACE-DATASET-TIME)")
     add("--dry-run", action="store_true", help="say what it takes and start nothing")
     add("--like", metavar="RUN", help="--dry-run: an earlier run, whose trials give times and variance")
     add("--resolution", type=float, metavar="P", help="--dry-run: seeds that find a difference of P points")
     add("--price", type=float, metavar="X", help="--dry-run: of the cluster an hour")
-    add("--resume", action="store_true", help="go on with the run of this --name; with its --space, or begin it")
+    add("--resume", action="store_true", help="go on with this --name; with its --space, or begin it")
     add("--address", metavar="ADDR", help="a running Ray cluster: auto, or HOST:PORT")
     return root
 
@@ -118,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if crashed else 0
 
 
-def _forecast(settings: Any, question: dict[str, Any], address: str | None) -> int:
+def _forecast(settings: Any, question: Any, address: str | None) -> int:
     from .search.dry import Question, forecast
 
     print(*forecast(settings, Question(**question), address), sep="\n")
@@ -164,18 +166,13 @@ def _folder(place: dict[str, Any], name: str) -> RunFolder:
     storage = place["storage"]
     if is_url(storage):
         bare, question, options = storage.partition("?")
-        return RunFolder.at(f"{bare.rstrip('/')}/{_checked(name)}{question}{options}")
+        return RunFolder.at(f"{bare.rstrip('/')}/{checked_name(name, 'a run')}{question}{options}")
     if "://" in storage:
         raise UserError(f"`--storage` must be a folder that every node can write, or s3://..., but got {storage!r}")
-    return RunFolder(Path(storage).expanduser() / _checked(name))
-
-
-def _checked(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UserError(
-            f"a run's name must be letters, digits, '.', '_' and '-', the first a letter or digit, but got {name!r}"
-        )
-    return name
+    folder = Path(storage).expanduser() / checked_name(name, "a run")
+    if folder.is_symlink():
+        raise RunError(f"a run must lie in the folder of its storage, but {folder} is a link to {folder.readlink()}")
+    return RunFolder(folder)
 
 
 def _resume_command(folder: RunFolder) -> str:

@@ -5,6 +5,7 @@ RUN/
 ├── events.jsonl    the append-only log of the search
 ├── results/        one Parquet file a trial; together one table
 ├── trials/ID/      checkpoint and TensorBoard log of each trial
+├── portraits/      arrays behind the figures of a trained network
 ├── study/          the Optuna study (journal storage), as optuna-dashboard reads it
 └── figures/        what `analysis` draws
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 from . import events
 from .errors import RunError
+from .names import checked_name
 from .storage import Lease, Store, is_url
 
 
@@ -93,7 +95,7 @@ class RunFolder:
 
     def checkpoint(self, trial: str) -> Path:
         """Where a trial's checkpoint lies."""
-        return self.trials / trial / "checkpoint.pt"
+        return self.trials / checked_name(trial, "a trial") / "checkpoint.pt"
 
     def network(self, trial: str, epoch: int) -> Path:
         """Where a trial's network at a rung lies."""
@@ -105,6 +107,10 @@ class RunFolder:
         if self.store and not path.exists():
             self.store.pull([path.relative_to(self.root).as_posix()])
         return path
+
+    def portrait(self, trial: str, epoch: int) -> Path:
+        """Where the arrays behind the figures of a trial's network lie."""
+        return self.root / "portraits" / f"{trial}-{epoch:04d}.npz"
 
     def info(self) -> dict[str, Any]:
         """What `run.json` says; where it is lost or damaged, what the event log says that it said.

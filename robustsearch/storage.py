@@ -36,6 +36,8 @@ BEAT, SILENCE = 3.0, 15.0
 """A lease is renewed every so many seconds; after so many without a renewal another driver may take it."""
 PUSH_EVERY = 5.0
 """Seconds between two pushes of what has changed in the folder, at least."""
+OPTIONS = ("endpoint_override", "region", "scheme")
+"""Of a URL; what may be a secret is none, since a URL ends up in logs."""
 PUSHED = ("run.json", "results", "study", "evaluations", "figures", "trials/search")
 
 
@@ -62,8 +64,11 @@ class Store:
         """
         self.url = re.sub(r"(?<=:)/+", "//", str(place))
         bare, question, options = self.url.partition("?")
-        if "@" in bare:
-            raise RunError("a URL of a store must hold no credentials: give them as AWS_ACCESS_KEY_ID and the like")
+        if "@" in self.url or any(option.partition("=")[0] not in OPTIONS for option in options.split("&") if option):
+            raise RunError(
+                f"a URL of a store may have the options {', '.join(OPTIONS)} and must hold no credentials: "
+                "give those as AWS_ACCESS_KEY_ID and the like"
+            )
         parts = bare.removeprefix("s3://").strip("/").split("/")
         if len(parts) < 2 or any(not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=-]*", part) for part in parts):
             raise RunError(

@@ -109,6 +109,14 @@ def test_draws_alone_need_no_gate(run: RunFolder) -> None:
     assert (row["draws"], row["variant"]) == (4, "K4")
 
 
+@pytest.mark.parametrize("engine", ["eager", "onnxruntime"])
+def test_an_engine_is_timed(engine: str, run: RunFolder) -> None:
+    assert evaluate.main([str(run.root), "--trial", "0000", "--engine", engine, *QUICK]) == 0
+    ((_, row),) = rows(run).items()
+    assert (row["engine"], row["engine_reason"], row["variant"]) == (engine, None, None)
+    assert row["latency_p50"] > 0
+
+
 def test_a_variant_s_verdict_is_not_the_trial_s(run: RunFolder) -> None:
     row = {"trial": "0000", "epoch": 1, "protocol": "full", "split": "test", "masked": True}
     results.write_evaluation(run.evaluations, row | {"variant": "argmax-K1"})
@@ -146,6 +154,8 @@ def test_certify(run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch
         (("--trial", "0000", "--epoch", "5"), r"a rung of 0000 \(1\), but got 5"),
         (("--epoch", "5"), "that of a `--trial`"),
         (("--protocol", "weak"), "quick, standard, full, report, but got 'weak'"),
+        (("--engine", "tensorrt"), "one of auto, eager, .*onnxruntime, .*but got 'tensorrt'"),
+        (("--engine", "eager", "--certify"), "takes no `--engine`, but got 'eager'"),
         (("--split", "train"), "test or validation, but got 'train'"),
         (("--images", "0"), "at least 1, but got 0"),
         (("--trial", "0001", "--gate", "mean"), "trial 0001: `--gate` needs .* LWTA .* WRN-10-1, ReLU"),

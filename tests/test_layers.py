@@ -17,6 +17,7 @@ LEVELS = {
         "recipe",
         "results",
         "events",
+        "names",
         "patience",
         "storage",
         "pareto",
@@ -34,7 +35,7 @@ LEVELS = {
     2: ("training", "evaluation", "engines", "latency"),
     3: ("trial", "examine"),
     4: ("search",),
-    5: ("run", "evaluate", "audit", "replay"),
+    5: ("run", "evaluate", "audit", "replay", "examples"),
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 FORBIDDEN = {0: {"torch", "ray", "optuna"}, 1: {"ray", "optuna"}, 2: {"ray", "optuna"}, 3: {"ray", "optuna"}}

@@ -41,7 +41,7 @@ def test_the_wheel_holds_everything_under_one_name_and_runs(tmp_path: Path) -> N
     }
     for folder in ("robustsearch", "analysis", "search_spaces"):
         inside = "robustsearch" if folder == "robustsearch" else f"robustsearch/{folder}"
-        for path in (ROOT / folder).rglob("*.py"):
+        for path in (path for suffix in ("py", "c") for path in (ROOT / folder).rglob(f"*.{suffix}")):
             assert f"{inside}/{path.relative_to(ROOT / folder)}" in names
     code = (
         "import robustsearch.run, robustsearch.search.spaces as s, robustsearch.analysis.pareto as p;"

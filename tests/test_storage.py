@@ -151,6 +151,8 @@ def test_a_driver_whose_lease_was_taken_notices(store: Store, monkeypatch: pytes
     ("url", "words"),
     [
         ("s3://key:secret@bucket/x/run", "must hold no credentials"),
+        ("s3://bucket/x/run?secret_key=secret", "must hold no credentials"),
+        ("s3://bucket/x/run?endpoint_override=http://a:secret@host", "must hold no credentials"),
         ("s3://bucket", "s3://BUCKET/"),
         ("s3://bucket/../run", "s3://BUCKET/"),
         ("s3://bucket/x/.hidden", "s3://BUCKET/"),

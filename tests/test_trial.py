@@ -76,8 +76,73 @@ def test_resumed_after_any_epoch_it_is_the_uninterrupted_trial_bit_for_bit(
         resumed.advance()
     assert untimed(resumed.rows) == untimed(whole.rows)
     assert resumed.losses == whole.losses
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, resumed.network.state_dict()[name]), name
+    assert_same(resumed._trainer.state(), whole._trainer.state())
+
+
+def assert_same(one: Any, other: Any, where: str = "state") -> None:
+    """Weights, momenta, generators, counters: the same bits at every place of a nested state."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype, where
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name in one:
+            assert_same(one[name], other[name], f"{where}.{name}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}[{index}]")
+    else:
+        assert one == other, where
+
+
+PGD_ONLY = {"clean": 0.0, "noise": 0.0, "fgsm": 0.0, "pgd": 1.0, "cw": 0.0}
+OTHERS = {
+    "trades, awp": {
+        "lwta": None,
+        "pni": None,
+        "draws": 1,
+        "mix": PGD_ONLY,
+        "training.trades": 6.0,
+        "training.awp": 0.01,
+    },
+    "fgsm-rs, watched": {
+        "lwta": None,
+        "draws": 1,
+        "mix": PGD_ONLY | {"pgd": 0.0, "fgsm_rs": 1.0},
+        "training.patience": 9,
+    },
+    "smoothing, adamw": {
+        "lwta": None,
+        "pni": None,
+        "smoothing": {},
+        "training.optimizer": "adamw",
+        "training.lr": 0.001,
+    },
+}
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS.keys())
+def test_every_kind_of_training_resumes_bit_for_bit(
+    digits: Dataset, plan: Plan, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Saved after every epoch, and each time gone on with in a new process's place."""
+    recipe = RECIPE.replace(**{"training.epochs": 3, **change})
+    plan = dataclasses.replace(plan, rungs=())
+    whole = Trial(recipe, 7, digits, plan)
+    seen = []
+    while not whole.done:
+        whole.advance()
+        seen.append(whole.losses)
+    for epoch in range(3):
+        trial = Trial(recipe, 7, digits, plan)
+        assert trial.load(tmp_path / "checkpoint.pt") == (epoch > 0)
+        trial.advance()
+        trial.save(tmp_path / "checkpoint.pt")
+        assert trial.losses == seen[epoch]
+    assert untimed(trial.rows) == untimed(whole.rows)
+    assert_same(trial._trainer.state(), whole._trainer.state())
 
 
 def test_a_finished_trial_reports_its_rungs_again_and_trains_no_more(

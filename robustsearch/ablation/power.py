@@ -38,7 +38,8 @@ def power(
         critical = stats.norm.isf(level / 2)
         return float(stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift))
     critical = stats.t.isf(level / 2, degrees)
-    return float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+    found = float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+    return 1.0 if math.isnan(found) else found  # scipy's answer where the shift is far above any critical value
 
 
 def seeds_needed(

@@ -1,8 +1,7 @@
 """What runs a deployed network: eager torch, compiled torch, CUDA graphs, or onnxruntime with its gates in the graph.
 
 prepare   a deployed module and the name of an engine in, something to call out, checked against the module
-graph     a module as an ONNX graph: one function for each kind of layer
-draws     the same for the layers that draw
+graph     an ONNX graph under construction; each kind of layer has one function, in `layers` or `draws`
 kernel    a gate as one pass over memory, compiled where there is a C compiler
 """
 

@@ -3,7 +3,7 @@
 onnxruntime keeps the features between convolutions in blocks of 8 or 16 channels. In its own operators a gate is ten
 passes over them, and a uniform draw costs 3 ns; here it is one pass, with batch norm and draws in it.
 
-How a graph gets them: `graph` writes a gate as Tanh and a repeated batch as Sigmoid, which our networks use for nothing
+How a graph gets them: `draws` writes a gate as Tanh and a repeated batch as Sigmoid, which our networks use for nothing
 else; onnxruntime chooses the layout of everything and fuses both into what comes before; and then they are replaced.
 """
 
@@ -26,7 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from ..models.deploy import Deployed
-from .graph import OPSET, GateRule, Graph, UnsupportedLayerError, assemble
+from .graph import OPSET, GateRule, Graph, UnsupportedLayerError
+from .onnx_model import assemble
 
 SOURCE = Path(__file__).with_name("gate.c")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-ffp-contract=fast")
@@ -105,7 +106,7 @@ def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.ModelProto:
-    """A deployed network as `graph.model` has it, but for this machine, and with the kernel's gates.
+    """A deployed network as `onnx_model.model` has it, but for this machine, and with the kernel's gates.
 
     Raises:
         UnsupportedLayerError: it has a layer without a form, or gates that the kernel does not have.
@@ -114,10 +115,11 @@ def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.
     written = assemble(module, shape, graph)
     if len(set(graph.gates)) != 1:
         raise UnsupportedLayerError(f"the gate kernel needs gates of one kind, but got {len(set(graph.gates))}")
-    if graph.gates[0].units not in UNITS:
-        raise UnsupportedLayerError(f"the gate kernel has gates of 2, 4 or 8 units, but got {graph.gates[0].units}")
+    rule = graph.gates[0]
+    if rule.units not in UNITS or (rule.temperature is not None and (rule.scale, rule.temperature) != (0.0, 1.0)):
+        raise UnsupportedLayerError(f"the gate kernel has 2, 4 or 8 units, winners and softmax, but got {rule}")
     assert isinstance(module, Deployed)
-    return _with_kernel(_optimised(written), graph.gates[0], module.repeats, seed)
+    return _with_kernel(_optimised(written), rule, module.repeats, seed)
 
 
 def _with_kernel(optimised: onnx.ModelProto, rule: GateRule, draws: int, seed: int) -> onnx.ModelProto:
@@ -127,14 +129,14 @@ def _with_kernel(optimised: onnx.ModelProto, rule: GateRule, draws: int, seed: i
         UnsupportedLayerError: a gate is not in the blocked layout.
     """
     generator = np.random.default_rng(seed)
-    gate: dict[str, Any] = {"units": rule.units, "winner": int(rule.winner), "scale": rule.scale}
+    gate: dict[str, Any] = {"units": rule.units, "winner": int(rule.temperature is None), "scale": rule.scale}
     repeat: dict[str, Any] = {"units": draws, "winner": 0, "scale": 0.0}
     filters = {tensor.name: list(tensor.dims) for tensor in optimised.graph.initializer}
     blocked: set[str] = set()
     nodes: list[onnx.NodeProto] = []
 
-    def replacement(kind: str, operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
-        attributes = gate if kind == GATE else repeat
+    def replacement(operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
+        attributes = repeat if operator == "Repeat" else gate
         seed = int(generator.integers(2**62))
         return helper.make_node(operator, inputs, [output], domain=DOMAIN, seed=seed, **attributes)
 
@@ -150,20 +152,19 @@ def _with_kernel(optimised: onnx.ModelProto, rule: GateRule, draws: int, seed: i
             continue
         if kind == GATE and node.output[0] not in blocked:
             raise UnsupportedLayerError("a gate must be in onnxruntime's blocked layout, but one is not")
-        source = node.input[0]
+        operator = "Gate" if kind == GATE else "Repeat"
+        batch_norm = attributes.get("group", 1) > 1 and filters[node.input[1]][1:] == [1, 1, 1]
         if node.op_type == kind:
-            nodes.append(replacement(kind, "Gate" if kind == GATE else "Repeat", [source], node.output[0]))
-        elif (
-            kind == GATE and attributes.get("group", 1) > 1 and filters[node.input[1]][1:] == [1, 1, 1]
-        ):  # a batch norm
-            nodes.append(replacement(kind, "NormGate", list(node.input[:3]), node.output[0]))
+            nodes.append(replacement(operator, [node.input[0]], node.output[0]))
+        elif kind == GATE and batch_norm:
+            nodes.append(replacement("NormGate", list(node.input[:3]), node.output[0]))
         else:
             output, node.output[0] = node.output[0], f"{node.output[0]}_before"
             kept = [attribute for attribute in node.attribute if attribute.name != "activation"]
             del node.attribute[:]
             node.attribute.extend(kept)
             nodes.append(node)
-            nodes.append(replacement(kind, "Gate" if kind == GATE else "Repeat", [node.output[0]], output))
+            nodes.append(replacement(operator, [node.output[0]], output))
     del optimised.graph.node[:]
     optimised.graph.node.extend(nodes)
     del optimised.graph.value_info[:]

@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from .graph import INPUT
+from .onnx_model import INPUT
 
 ERROR = 3
 """onnxruntime's severity: what is below it is not logged."""

@@ -34,7 +34,7 @@ class Prepared:
     predict: Predict
     """Images `[N, C, H, W]` in [0, 1] -> probabilities `[N, classes]`."""
     engine: str
-    """What runs: One of `ENGINES` but `auto`."""
+    """What runs: one of `ENGINES`, but not `auto`."""
     build_s: float
     """Time that building and checking took, s."""
     reason: str | None
@@ -117,7 +117,7 @@ def _compare(module: nn.Module, images: Tensor, found: Tensor) -> None:
 
 
 def _onnxruntime(module: nn.Module, shape: tuple[int, int, int], device: torch.device, seed: int) -> Predict:
-    from .graph import model
+    from .onnx_model import model
     from .onnx_session import session
 
     return session(model(module, shape, seed=seed), device)

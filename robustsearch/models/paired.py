@@ -32,8 +32,9 @@ def fits(h: Tensor) -> bool:
 
     Not while a compiler looks on, which fuses the plain formulas by itself and knows no complex numbers.
     """
-    single = h.dtype in (torch.float32, torch.float64)
-    return single and not torch.compiler.is_compiling() and h.movedim(1, -1).is_contiguous()
+    if h.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
+        return False
+    return h.is_contiguous(memory_format=torch.channels_last) if h.dim() == 4 else h.dim() == 2 and h.is_contiguous()
 
 
 def paired_gate(
@@ -82,7 +83,7 @@ class _PairedGate(torch.autograd.Function):
             if ctx.temperature != 1:
                 along.mul_(1 / ctx.temperature)
         if slope is not None and g_kl is not None:
-            g_kl = g_kl * _per_pixel(h)
+            g_kl = g_kl * (0.5 * _per_pixel(h))
             along = slope * g_kl if along is None else along.addcmul_(slope, g_kl)
         into = g * weights if along is None else torch.view_as_real(torch.complex(along, -along)).addcmul_(g, weights)
         return into.as_strided(h.shape, h.stride()), None, None, None, None
@@ -105,7 +106,7 @@ def _share(margin: Tensor, noise: Tensor | None, scale: float, temperature: floa
 
 
 def _kl(margin: Tensor) -> tuple[Tensor, Tensor]:
-    """KL summed over the pairs `[P]`, nats, and its derivative by each margin."""
+    """KL summed over the pairs `[P]`, nats, and twice its derivative by each margin."""
     distance = margin.abs().neg_()  # -|m|
     behind = torch.sigmoid(distance)
     ahead = torch.rsub(behind, 2, alpha=2)  # twice the chance of the unit that is ahead
@@ -114,7 +115,7 @@ def _kl(margin: Tensor) -> tuple[Tensor, Tensor]:
     if whole < len(ahead):
         logarithms += ahead[whole:].log().sum()
     total = logarithms + torch.dot(behind, distance)
-    return total, behind.mul_(ahead).mul_(margin).mul_(0.5)
+    return total, behind.mul_(ahead).mul_(margin)
 
 
 def _per_pixel(h: Tensor) -> float:

@@ -14,6 +14,7 @@ settings    what a run is asked to do
 assemble    its searcher and scheduler, from the settings
 placement   where trials run: the Ray cluster
 tuner       one search from settings to results
+elsewhere   trials logged in MLflow or Weights & Biases too
 closing     how it ends: the front examined, shown and drawn
 console     what a person sees while it runs
 live        what the search has attained so far, for console and TensorBoard

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def sampler_of(settings: Settings, samples: list[Sample]) -> str:
-    """The sampler that the settings name; `auto` follows the space."""
+    """The sampler that the settings name; `auto` follows the space and the number of trials."""
     from .searcher import choose_sampler
 
-    return choose_sampler(samples) if settings.sampler == "auto" else settings.sampler
+    return choose_sampler(samples, settings.trials) if settings.sampler == "auto" else settings.sampler
 
 
 def make_searcher(

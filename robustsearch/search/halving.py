@@ -1,9 +1,9 @@
 """Multi-objective asynchronous successive halving (ASHA, Li et al. 2020, 1810.05934, with Pareto ranks).
 
-At each rung a trial is compared with those that were there before it, and goes on if it is among the best 1 / eta of
-them. Best first means: above the floor before below it; then by non-dominated rank; within a rank by the hypervolume
-that the point adds to it. The floor keeps trials that buy speed with their robustness from filling the first rank: the
-fastest of all is never dominated.
+At each rung a trial is compared with those that were there before it, and goes on if it is among the best of them, one
+in `one_in`. Best first means: above the floor before below it; then by non-dominated rank; within a rank by the
+hypervolume that the point adds to it. The floor keeps trials that buy speed with their robustness from filling the
+first rank: the fastest of all is never dominated.
 
 Robust accuracy is an estimate from n images, and a latency repeats within a few per cent. A trial has the benefit of
 that doubt: it is compared with its accuracy raised by a standard error, and with latencies that its own cannot be
@@ -30,21 +30,30 @@ def rungs(epochs: int, eta: int, grace: int = GRACE) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-def goes_on(points: Points, index: int, eta: int, *, error: float = 0.0, same: float = 1.0) -> bool:
-    """Whether point `index` is among the best 1 / eta of a rung's records; all finite ones are until there are eta.
+def one_in(eta: int) -> int:
+    """One in so many goes on at a rung, where rungs are `eta` times apart: eta squared.
+
+    ASHA's own eta assumes that trials come in no order. A sampler that learns makes better ones as time goes by, and
+    nearly each of them is among the better half of what was there before it (measured: docs/log.md).
+    """
+    return eta * eta
+
+
+def goes_on(points: Points, index: int, one_in: int, *, error: float = 0.0, same: float = 1.0) -> bool:
+    """Whether point `index` is among the best 1 / one_in of a rung's records; until there are so many, all finite are.
 
     Args:
         points: `[n, m]`, all minimised, column 0 minus robust accuracy; NaN rows come last and never go on.
         index: row of the trial in question.
-        eta: at least 2.
+        one_in: at least 2.
         error: by how much the trial's robust accuracy may be better than it was measured.
         same: ratio within which another trial's latency (columns 1 to m) equals the trial's own.
     """
     if not np.isfinite(points[index]).all():
         return False
-    if len(points) < eta:
+    if len(points) < one_in:
         return True
-    places = math.ceil(len(points) / eta)
+    places = math.ceil(len(points) / one_in)
     finite = np.isfinite(points).all(axis=1)
     own = points[index, 1:]
     equal = (points[:, 1:] <= own * same) & (points[:, 1:] >= own / same)

@@ -25,14 +25,18 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         raise NotImplementedError
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's config: its name, recipe and seed; None while there may be one later, else `FINISHED`."""
+        """The next trial's config: its name, recipe and seed; None while there may be one later, else `FINISHED`.
+
+        `settings` are those of the recipe by name, for the loggers of others to show.
+        """
         while self._pending and self._pending[0].state != "running":
             self._pending.popleft()  # the scheduler has made the decision that an earlier driver died before
         entry = self._pending.popleft() if self._pending else self._next()
         if not isinstance(entry, Entry):
             return entry
         self._names[trial_id] = entry.name
-        return {"trial": entry.name, "recipe": entry.recipe.to_json(), "seed": entry.seed}
+        settings = {name: value for name, value in entry.recipe.flat().items() if value is not None}
+        return {"trial": entry.name, "recipe": entry.recipe.to_json(), "seed": entry.seed, "settings": settings}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: what a rung says is recorded by the scheduler, which decides on it."""

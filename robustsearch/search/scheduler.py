@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,19 +12,23 @@ from ray.tune.schedulers import FIFOScheduler
 
 from ..membership import standard_error
 from ..pareto import SAME_LATENCY, is_measured
-from .halving import goes_on
+from .halving import goes_on, one_in
 from .ledger import Entry, Ledger
+
+COMPARED = 1000
+"""Newest records of a rung that a trial is compared with: what a decision costs does not grow with the search."""
 
 
 class RungScheduler(FIFOScheduler):  # type: ignore[misc]
     """First in, first out, with a decision at each rung; its state is the ledger, so nothing is lost with a driver."""
 
     def __init__(self, ledger: Ledger, *, eta: int | None, changed: Callable[[Entry], object]) -> None:
-        """`eta` None never stops a trial; `changed(entry)` is called after each change of an entry."""
+        """Rungs are `eta` times apart, None stops no trial; `changed(entry)` is called after each change of one."""
         super().__init__()
-        self._ledger, self._eta, self._changed = ledger, eta, changed
+        self._ledger, self._changed = ledger, changed
+        self._one_in = one_in(eta) if eta else None
         # By epoch and the device that was timed on: minus robust accuracy, latency.
-        self._rungs: dict[tuple[int, str | None], list[tuple[float, float]]] = {}
+        self._rungs: dict[tuple[int, str | None], deque[tuple[float, float]]] = {}
         for event in ledger.log.of("report"):
             if ledger.entries[str(event.trial)].role == "search":
                 self._record(event.data["row"])
@@ -56,7 +61,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         elif not self._feasible(entry):
             self._stop(entry.name, f"slower than the limit of {self._ledger.max_latency:g} ms", epoch)
         elif not goes_on:
-            self._stop(entry.name, f"not among the best 1/{self._eta} of its rung", epoch)
+            self._stop(entry.name, f"not among the best 1/{self._one_in} of its rung", epoch)
 
     def _settle(self) -> None:
         """Make the decision that an earlier driver died before: on the last report, if nothing came after it."""
@@ -73,7 +78,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
     def _feasible(self, entry: Entry) -> bool:
         """Whether a trial of the search may still be within the limit on latency."""
         return (
-            self._eta is None
+            self._one_in is None
             or entry.role != "search"
             or not entry.rows
             or self._ledger.feasible(entry.rows[-1]) is not False
@@ -83,18 +88,18 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """Put a row among the records of its rung; returns its place there, None where it has no metrics."""
         if not is_measured(row):
             return None
-        records = self._rungs.setdefault(_rung(row), [])
+        records = self._rungs.setdefault(_rung(row), deque(maxlen=COMPARED))
         records.append((-row["robust"], row["latency_p50"]))
         return len(records) - 1
 
     def _goes_on(self, row: dict[str, Any], place: int | None) -> bool:
         """Whether a trial of the search is among the best of this rung; the baseline and repeats are not compared."""
-        if self._eta is None:
+        if self._one_in is None:
             return True
         return place is not None and goes_on(
             np.array(self._rungs[_rung(row)]),
             place,
-            self._eta,
+            self._one_in,
             error=standard_error(row["robust"], row.get("n")),
             same=SAME_LATENCY,
         )

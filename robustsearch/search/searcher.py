@@ -47,9 +47,13 @@ def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampl
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def choose_sampler(samples: Sequence[Sample]) -> str:
-    """What `auto` stands for: GP for a space of independent numbers, else TPE, which takes conditions too."""
-    return "gp" if is_numeric(samples) else "tpe"
+GP_TRIALS = 200
+"""Trials up to which a Gaussian process is asked: a question takes it seconds then, and TPE milliseconds."""
+
+
+def choose_sampler(samples: Sequence[Sample], trials: int) -> str:
+    """What `auto` stands for: GP for a short search of independent numbers, else TPE, which takes conditions too."""
+    return "gp" if trials <= GP_TRIALS and is_numeric(samples) else "tpe"
 
 
 def open_study(folder: RunFolder) -> optuna.Study:

@@ -9,6 +9,7 @@ from typing import Any
 from ..engines import check_engine
 from ..errors import UserError
 from ..evaluation.protocols import protocol
+from . import elsewhere
 from .halving import GRACE
 
 SAMPLERS = ("auto", "tpe", "gp", "nsga2", "random")
@@ -35,6 +36,7 @@ class Settings:
     sampler: str = "auto"
     scheduler: str = "mo-asha"
     eta: int = 2
+    """Rungs are so many times apart; one in eta squared goes on at each."""
     grace: int = GRACE
     """Epochs before which no trial is compared with others."""
     repeats: int | None = None
@@ -56,6 +58,8 @@ class Settings:
     """None: as many as the cluster holds."""
     seeds: int | None = None
     """Seeds of each row of a design; None in a search."""
+    log_to: str | None = None
+    """Where trials are logged too, one of `elsewhere.SERVICES`."""
     base: str | None = None
     """Recipe, as JSON, of the trial that is ablated; None where the space has its own recipes."""
     design: str | None = None
@@ -72,6 +76,7 @@ class Settings:
         Raises:
             UserError: a value breaks its rule.
         """
+        elsewhere.check(self.log_to)
         if self.seeds is not None and self.seeds < 1:
             raise UserError(f"`seeds` must be at least 1, but got {self.seeds}")
         for name in ("trials", "epochs", "grace", "cpus_per_trial"):

@@ -16,10 +16,11 @@ from ..evaluation.protocols import protocol
 from ..pareto import SPAN
 from ..patience import trouble_in
 from ..runfolder import RunFolder
+from . import elsewhere
 from .assemble import make_scheduler, make_searcher, sampler_of
 from .closing import draw, examine, say
 from .halving import rungs
-from .placement import DRIVER_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
+from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     settings.check()
-    for name, value in DRIVER_ENVIRONMENT.items():
+    for name, value in (DRIVER_ENVIRONMENT | ({} if address else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import optuna
     import ray
@@ -166,6 +167,7 @@ def _run(
                 name="tune",
                 storage_path=str((folder.root / ".tune").resolve()),
                 verbose=0,
+                callbacks=elsewhere.callbacks(settings.log_to, folder),
                 failure_config=tune.FailureConfig(max_failures=-1),  # the worker counts
             ),
         ).fit()

@@ -17,7 +17,7 @@ from ..patience import patiently
 from ..recipe import Recipe
 from ..runfolder import RunFolder
 from ..trial import Plan, Trial
-from .board import Board
+from .board import METRICS, OTHER, Board
 
 DEATHS = 3
 """How often a worker may die in one epoch of a trial before it is the trial's fault."""
@@ -115,7 +115,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             "epoch": trial.epoch if trial else 0,
             "ended": ended,
             "reason": reason,
-        }
+        } | (_numbers(trial) if trial else {})
 
     def _show(self, trial: Trial, epoch: int, measured: int) -> None:
         """An epoch in TensorBoard, and the rungs after the first `measured`; what a full disk keeps out is left out."""
@@ -143,6 +143,15 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: `setup` has loaded the trial's own."""
+
+
+def _numbers(trial: Trial) -> dict[str, float]:
+    """What the last epoch came to, flat, for the loggers of others to show."""
+    found = {f"train/{name}": value for name, value in trial.losses.items()}
+    for row in trial.rows[-1:]:
+        if row["epoch"] == trial.epoch:
+            found |= {name: row[name] for name in (*METRICS, *OTHER) if row.get(name) is not None}
+    return found
 
 
 def _reason(error: BaseException) -> str:

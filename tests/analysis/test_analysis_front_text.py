@@ -32,6 +32,17 @@ def test_the_caption_does_without_what_is_missing(make_run, make_row) -> None:
     assert "Timed" not in text
 
 
+def test_a_front_is_of_one_device_type_and_its_caption_says_so(make_run, make_row) -> None:
+    """The faster and better point was timed elsewhere."""
+    here = [make_row("0001", epoch, 0.5, 2.0) for epoch in (1, 2)]
+    run = load(make_run([*here, make_row("0002", 2, 0.9, 0.1, device="another")]))
+    points = front_table(run.table)
+    assert {row["trial"] for row in points.to_pylist()} == {"0001"}
+    assert "within one device type, which leaves out 1 measurement on another." in front_text.caption(run, points)
+    alone = load(make_run(here))
+    assert "leaves out" not in front_text.caption(alone, front_table(alone.table))
+
+
 def test_the_caption_gives_the_range_of_what_differs(make_run, make_row) -> None:
     run = load(make_run([make_row("0001", epoch, 0.5, 1.0, n=100 * epoch) for epoch in (1, 2, 4)]))
     assert "n = 100 to 400 images" in front_text.caption(run, front_table(run.table))

@@ -25,7 +25,8 @@ INSTANCES = """
 import json, time, boto3
 ec2 = boto3.client("ec2")
 while True:
-    keys = {key["KeyName"]: key["PublicKey"] for key in ec2.describe_key_pairs(IncludePublicKey=True)["KeyPairs"]}
+    pairs = ec2.describe_key_pairs(IncludePublicKey=True)["KeyPairs"]
+    keys = {key["KeyName"]: key.get("PublicKey", "") for key in pairs}
     alive = {}
     for reservation in ec2.describe_instances()["Reservations"]:
         for each in reservation["Instances"]:

@@ -94,5 +94,5 @@ def test_up_a_search_that_loses_a_machine_and_down(lan: Lan) -> None:
     assert steps[-1] == 8
 
     desk.run(f"ray down --yes {file}", timeout=240)
-    for name in ("head", "w1"):
-        assert "raylet" not in machines[name].run("ps ax", timeout=20)
+    assert "raylet" not in machines["head"].run("ps ax", timeout=20)
+    wait_for("the worker ends", lambda: "raylet" not in machines["w1"].run("ps ax", timeout=20), seconds=120)

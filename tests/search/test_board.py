@@ -27,7 +27,15 @@ from robustsearch.models.build import build_network
 from robustsearch.models.inspect import describe
 from robustsearch.recipe import Model, Recipe
 from robustsearch.runfolder import RunFolder
-from robustsearch.search.board import EPOCH_BYTES, RUNG_BYTES, START_BYTES, Board, examples_picture
+from robustsearch.search.board import (
+    EPOCH_BYTES,
+    METRICS,
+    OTHER,
+    RUNG_BYTES,
+    START_BYTES,
+    Board,
+    examples_picture,
+)
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.live import Attained, SearchBoard
 from robustsearch.search.worker import Worker
@@ -49,6 +57,7 @@ EXAMPLES = "examples/clean_perturbed_difference"
 def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Portrait]]:
     """The logs of a trial of two epochs with a rung after each, and what its network is then."""
     folder = RunFolder(tmp_path_factory.mktemp("board"))
+    folder.write_info({})
     plan = Plan(rungs=(1, 2), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
     worker = Worker.__new__(Worker)
     config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
@@ -192,8 +201,27 @@ def ask(url: str) -> Any:
         return json.load(answer)
 
 
+def ask_for(url: str, question: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(question).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
 def test_a_server_answers_with_these_tags(trained: tuple[Path, Portrait]) -> None:
     folder, portrait = trained
+    fast = Board(folder / "0001", Recipe(model=Model(depth=16)), 0)
+    fast.row(dict.fromkeys((*METRICS, *OTHER), 0.001) | {"epoch": 1})
+    fast.close()
+    with Ledger(None) as ledger:
+        attained = Attained(ledger, base=1.0)
+        search = SearchBoard(folder / "search", attained)
+        for index, robust in enumerate((0.3, 0.4)):
+            entry = ledger.ask(f"{index}", "search", Recipe(), index, index)
+            ledger.report(f"{index}", {"epoch": 1, "robust": robust, "latency_p50": 1.0 + index, "n": 100})
+            ledger.finish(f"{index}", "completed", epoch=1)
+            attained.update(entry)
+            search.write(index + 1)
+        search.close()
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0", "--load_fast", "false"]
     with subprocess.Popen(
         [*command, "--host", "127.0.0.1"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
@@ -203,15 +231,37 @@ def test_a_server_answers_with_these_tags(trained: tuple[Path, Portrait]) -> Non
             lines = (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in server.stderr)
             url = next(found.group() for found in lines if found) + "data/plugin"
             deadline = time.monotonic() + 60
-            while "0000" not in ask(f"{url}/images/tags") and time.monotonic() < deadline:
+            while not {"0000", "search"} <= ask(f"{url}/images/tags").keys() and time.monotonic() < deadline:
                 time.sleep(0.1)  # it answers before it has read the logs
             scalars, histograms, images = (
                 ask(f"{url}/{plugin}/tags")["0000"] for plugin in ("scalars", "histograms", "images")
             )
             assert {name for name, values in portrait.layers.items() if values.ndim} == set(histograms)
             assert {name for name, values in portrait.layers.items() if not values.ndim} < set(scalars)
+            assert {"objective/robust", "objective/latency_p50", "train/loss"} < set(scalars)
             assert set(images) == {EXAMPLES}
             usage = ask(f"{url}/histograms/histograms?run=0000&tag=gate_usage/activation")
             assert [step for _, step, _ in usage] == [1, 2]
+            assert set(ask(f"{url}/images/tags")["search"]) == {"search/front"}
+            fronts = ask(f"{url}/images/images?run=search&tag=search/front&sample=0")
+            assert [front["step"] for front in fronts] == [1, 2]  # over time
+            experiment = ask_for(f"{url}/hparams/experiment", {"experimentName": ""})
+            columns = {column["name"]["tag"] for column in experiment["metricInfos"]}
+            assert {"objective/robust", "objective/latency_p50"} <= columns
+            assert {"lwta.units", "model.depth"} <= {column["name"] for column in experiment["hparamInfos"]}
+            for objective, order, first in (
+                ("objective/latency_p50", "ORDER_ASC", "0001"),
+                ("objective/latency_p50", "ORDER_DESC", "0000"),
+                ("objective/robust", "ORDER_ASC", "0001"),
+            ):
+                question = {
+                    "experimentName": "",
+                    "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
+                    "colParams": [{"metric": {"group": "", "tag": objective}, "order": order}],
+                    "startIndex": 0,
+                    "sliceSize": 10,
+                }
+                found = ask_for(f"{url}/hparams/session_groups", question)["sessionGroups"]
+                assert [group["sessions"][0]["name"] for group in found] == [first, {"0000": "0001"}.get(first, "0000")]
         finally:
             server.terminate()

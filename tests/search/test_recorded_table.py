@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the package
 
-from benchmarks import problems, searchers  # noqa: E402
+from benchmarks import contenders, problems, searchers  # noqa: E402
 from benchmarks.recorded import grid  # noqa: E402
 from robustsearch.recipe import Recipe  # noqa: E402
 from robustsearch.search.halving import rungs  # noqa: E402
@@ -44,8 +44,8 @@ def test_a_search_on_the_table_meets_only_what_was_recorded() -> None:
 @pytest.mark.parametrize("name", problems.PROBLEMS)
 def test_stopping_saves_cost_on_every_problem(name: str) -> None:
     problem = problems.PROBLEMS[name]()
-    full = searchers.search(problem, searchers.Contender("", "random", "none"), 12, seed=0)
-    stopped = searchers.search(problem, searchers.Contender("", "random", "ours"), 12, seed=0)
+    full = contenders.search(problem, contenders.Contender("", "random", "none"), 12, seed=0)
+    stopped = contenders.search(problem, contenders.Contender("", "random", "ours"), 12, seed=0)
     assert stopped[-1, 0] < 0.8 * full[-1, 0]
     assert len(np.unique(stopped[:, 3])) == len(np.unique(full[:, 3])) == 12
     values = searchers.attained(full, problem.base)

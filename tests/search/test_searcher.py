@@ -193,14 +193,15 @@ def test_values_are_those_of_the_best_rung() -> None:
     assert best_values([]) is None
 
 
-def test_auto_is_gp_for_numbers_and_tpe_for_conditions(tmp_path: Path) -> None:
-    assert choose_sampler(spaces.find("lwta").sample(0.1, seed=0)) == "tpe"
+def test_auto_is_gp_for_few_trials_of_numbers_else_tpe(tmp_path: Path) -> None:
+    assert choose_sampler(spaces.find("lwta").sample(0.1, seed=0), 12) == "tpe"
     path = tmp_path / "numbers.py"
     path.write_text(
         '"""One number."""\nfrom robustsearch.recipe import Recipe, Training\n'
         'def suggest(trial, epsilon): return Recipe(training=Training(lr=trial.suggest_float("lr", 0.01, 0.1)))\n'
     )
-    assert choose_sampler(spaces.find(str(path)).sample(0.1, seed=0)) == "gp"
+    assert choose_sampler(spaces.find(str(path)).sample(0.1, seed=0), 12) == "gp"
+    assert choose_sampler(spaces.find(str(path)).sample(0.1, seed=0), 1000) == "tpe"
 
 
 def test_a_warm_start_gives_the_sampler_what_an_earlier_run_learnt(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""What the scheduler compares a trial with."""
+
+from __future__ import annotations
+
+import pytest
+
+from robustsearch.recipe import Recipe
+from robustsearch.search import scheduler as module
+from robustsearch.search.ledger import Ledger
+from robustsearch.search.scheduler import RungScheduler
+from robustsearch.search.simulate import Curve, SimulatedTrial
+
+
+def test_only_the_newest_records_of_a_rung_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight at most: a trial that is better than the last seven goes on, whatever was there before them."""
+    monkeypatch.setattr(module, "COMPARED", 8)
+    ledger = Ledger(None)
+    scheduler = RungScheduler(ledger, eta=2, changed=lambda entry: None)
+
+    def report(number: int, robust: float) -> str:
+        name = f"{number:04d}"
+        ledger.ask(name, "search", Recipe(), 0, None)
+        row = {"epoch": 6, "robust": robust, "latency_p50": 2.0, "n": 10**6}
+        trial = SimulatedTrial(name, {"trial": name}, Curve((), ()))
+        return scheduler.on_trial_result(None, trial, {"rows": [row], "epoch": 6, "ended": None, "reason": None})
+
+    for number in range(6):
+        report(number, 0.9)
+    assert report(6, 0.7) == scheduler.STOP
+    for number in range(7, 13):
+        assert report(number, 0.6) == scheduler.STOP
+    assert report(13, 0.65) == scheduler.CONTINUE
+    assert report(14, 0.5) == scheduler.STOP
