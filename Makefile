@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help install run test test-fast test-onprem test-cluster lint format types docs wheel clean
+.PHONY: help install run test test-fast test-onprem test-faults audit-deps lint format types docs wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -26,11 +26,8 @@ test: lint types  ## linter, types, all tests but those of clusters
 test-fast: $(READY)  ## the tests that take less than a minute in all
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not cluster'
 
-test-onprem: $(READY)  ## ray up of cluster/onprem.yaml on three machines of namespaces, a search, a machine lost; needs root
+test-onprem: $(READY)  ## cluster/onprem.yaml on machines of namespaces: a search, one of them lost; needs root
 	$(BIN)/python -m pytest -rs tests/cluster/test_onprem.py
-
-test-cluster: $(READY)  ## the same, and cluster/config.yaml on a cloud of such machines: a quarter of an hour
-	$(BIN)/python -m pytest -rs -m cluster tests/cluster
 
 lint: $(READY)   ## linter and formatter, nothing changed
 	$(BIN)/ruff check .
@@ -42,6 +39,13 @@ format: $(READY)  ## formatter and the linter's safe mends
 
 types: $(READY)  ## static types
 	$(BIN)/mypy
+
+test-faults: $(READY)  ## die at every write of a simulated search, then 200 SIGKILLs over a real one: up to an hour
+	$(BIN)/python -m benchmarks.faults points
+	$(BIN)/python -m benchmarks.faults kills
+
+audit-deps: $(READY)  ## known advisories about the installed packages; needs a network
+	$(BIN)/python -m pip_audit --skip-editable --strict
 
 docs: $(READY)   ## the documentation, into docs/_build/index.html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

@@ -21,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
+from robustsearch.search.placement import WORKER_ENVIRONMENT
+
 from .timing import interval, machine, ratio, spread
 
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "2000000000", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
 RECIPES = {
     "ReLU, clean": {"mix.pgd": 0, "mix.clean": 1},
     "ReLU, PGD-3": {},
@@ -86,7 +88,7 @@ def worktree(repository: Path, commit: str, folder: Path) -> Path:
 def step(place: Path, fields: dict[str, object], depth: int, steps: int) -> dict[str, float]:
     """CPU seconds of a step and MB that training adds at its peak, in a new process."""
     command = [sys.executable, "-c", PROBE, str(depth), str(steps), json.dumps(fields)]
-    done = subprocess.run(command, cwd=place, env=os.environ | ALLOCATOR, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=place, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(done.stdout)
     return result
 

@@ -14,7 +14,7 @@ from robustsearch.evaluation.protocols import protocol
 from robustsearch.membership import Z95, pool
 from robustsearch.recipe import LWTA, Attack, Mix, Model, Recipe, Training
 from robustsearch.seeds import derive
-from robustsearch.training.loop import lr_factor
+from robustsearch.training.loop import Trainer, lr_factor
 from robustsearch.trial import Plan, Trial
 
 from .plain import PlainTrainer
@@ -40,12 +40,17 @@ def accuracy(dataset: Dataset, depth: int, pgd: Callable[..., Any]) -> None:
             trial = Trial(recipe, seed, dataset, plan, torch.device("cpu"))
             start = time.process_time()
             if way == "ours":
+                trainer = Trainer(trial.network, recipe, dataset, seed, trial.device)
                 for _ in range(EPOCHS):
-                    trial._trainer.run_epoch()
+                    trainer.run_epoch()
             else:
                 trial.network.load_state_dict(plainly_trained(recipe, dataset, seed, pgd))
             seconds = time.process_time() - start
-            rows.append(trial.measure() | {"trial": way, "epoch": EPOCHS, "digest": recipe.digest, "seconds": seconds})
+            rows.append(
+                trial.measure()
+                | {"trial": way, "role": "repeat" if seed else "search", "epoch": EPOCHS, "seconds": seconds}
+                | {"digest": recipe.digest, "recipe": recipe.to_json()}
+            )
             trial.close()
         (point,) = pool(rows)
         error = Z95 * point.error

@@ -77,7 +77,7 @@ def small_network(pni: PNI, dataset: Dataset, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init"))
         for width, stride in ((8, 1), (16, 2), (32, 2)):
-            place = {"stride": stride, "padding": 1, "size": (size[0], size[1])}
+            place: dict[str, Any] = {"stride": stride, "padding": 1, "size": (size[0], size[1])}
             layers += [PNIConv2d(channels, width, 3, **place, **settings), nn.BatchNorm2d(width), nn.ReLU()]
             channels, size = width, [-(-pixels // stride) for pixels in size]
         layers += [nn.Flatten(), PNILinear(channels * size[0] * size[1], dataset.classes, **settings)]

@@ -30,6 +30,8 @@ from robustsearch.models.lwta import LWTA
 from robustsearch.recipe import Recipe
 
 CPU = torch.device("cpu")
+ENGINES = ("eager", "onnxruntime", "onnxruntime-kernel", "compile")
+DEFAULT = ENGINES[:3]
 BATCHES = {1: 10, 128: 1}
 """Batch size to predictions in a turn."""
 NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
@@ -108,7 +110,9 @@ def contenders(depth: int, shape: tuple[int, int, int], engines: list[str], name
             prepared = prepare(deployed, shape, CPU, engine)
             if prepared.engine == engine:
                 found.append(Contender(name, engine, prepared))
-    found.append(Contender("LWTA-2 sample, unfused", "eager", prepare(unfused(depth, shape), shape, CPU, "eager")))
+    if "eager" in engines:
+        prepared = prepare(unfused(depth, shape), shape, CPU, "eager")
+        found.append(Contender("LWTA-2 sample, unfused", "eager", prepared))
     return found
 
 
@@ -141,13 +145,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender at batch 1")
     parser.add_argument("--batch-rounds", type=int, default=5, help="turns of each contender at batch 128")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], help="beside ReLU; all")
-    parser.add_argument("--compile", action="store_true", help="torch.compile too, which takes minutes to build")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=DEFAULT, help="compile takes minutes to build")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shape = (1 if arguments.size == 8 else 3, arguments.size, arguments.size)
-    engines = ["eager", "onnxruntime", "onnxruntime-kernel"] + ["compile"] * arguments.compile
     names = ["ReLU", *(name for name in arguments.networks if name != "ReLU")]
-    found = contenders(arguments.depth, shape, engines, names)
+    found = contenders(arguments.depth, shape, arguments.engines, names)
     packages = ", ".join(f"{name} {version(name)}" for name in ("robustsearch", "torch", "onnxruntime"))
     print(
         f"{packages}, Python {platform.python_version()}; {device_name(CPU)}, 1 thread; WRN-{arguments.depth}-1, "
@@ -158,7 +161,8 @@ def main() -> None:
         images = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(1))
         times = turns(found, images, runs, arguments.rounds if batch == 1 else arguments.batch_rounds)
         relu = {c.asked: times[:, place] for place, c in enumerate(found) if c.network == "ReLU"}
-        relu |= {"onnxruntime-kernel": relu["onnxruntime"]}  # without gates there is nothing to replace
+        if "onnxruntime" in relu:
+            relu["onnxruntime-kernel"] = relu["onnxruntime"]  # without gates there is nothing to replace
         columns.append([cell(times[:, place], relu[c.asked]) for place, c in enumerate(found)])
     print("| network | engine | batch 1, ms | batch 128, ms | build s |\n|---|---|---|---|---|")
     for place, contender in enumerate(found):

@@ -79,7 +79,7 @@ def dtlz2() -> Problem:
     return Problem("dtlz2", _carried("dtlz2"), lambda rungs: _computed(objectives, rungs), 1.0)
 
 
-PROBLEMS = {"table": cache(table), "zdt1": zdt1, "dtlz2": dtlz2}
+PROBLEMS: dict[str, Callable[[], Problem]] = {"table": cache(table), "zdt1": zdt1, "dtlz2": dtlz2}
 
 
 def _carried(name: str) -> Space:

@@ -129,7 +129,7 @@ def _draw_problem(problem: Problem, runs: dict[str, list[Run]], left: Any, right
         surface = moocore.eaf(np.concatenate(within), sets=sets, percentiles=[50])
         surface = surface[np.argsort(surface[:, 1])]
         right.step(surface[:, 1], -100 * surface[:, 0], where="post", **look)
-    left.axvline(most / 4, color=style.INK, lw=0.8, ls=":")
+    left.axvline(most / 4, color=style.INK, lw=0.8, ls=":", label="a quarter of the cost")
     left.set_xscale("log")
     left.set_xlim(most / 50, most)
     left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

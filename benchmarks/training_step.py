@@ -30,6 +30,7 @@ from robustsearch.data import Dataset, Split, to_tensor
 from robustsearch.models.build import Network, build_network
 from robustsearch.models.stochastic import surrogate
 from robustsearch.recipe import LWTA, Attack, Mix, Model, Recipe, Training
+from robustsearch.search.placement import WORKER_ENVIRONMENT
 from robustsearch.training.loop import Trainer
 
 from .equal_epochs import accuracy
@@ -37,8 +38,6 @@ from .plain import PlainTrainer, library_pgd
 from .timing import in_turn, machine, ratio, spread
 
 CPU = torch.device("cpu")
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "2000000000"}
-"""As in the workers of a search: memory that was used is kept."""
 KINDS = {
     "convolution": ("convolution", "conv2d"),
     "batch norm": ("batch_norm", "NativeBatchNorm", "rsqrt"),
@@ -149,9 +148,11 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--accuracy", action="store_true")
     given = parser.parse_args()
-    if not os.environ.keys() >= ALLOCATOR.keys():  # read when a process starts
+    if not os.environ.keys() >= WORKER_ENVIRONMENT.keys():  # read when a process starts
         os.execve(
-            sys.executable, [sys.executable, "-m", "benchmarks.training_step", *sys.argv[1:]], os.environ | ALLOCATOR
+            sys.executable,
+            [sys.executable, "-m", "benchmarks.training_step", *sys.argv[1:]],
+            os.environ | WORKER_ENVIRONMENT,
         )
     torch.set_num_threads(given.threads)
     pgd = library_pgd(given.torchattacks)

@@ -1,6 +1,6 @@
 """What a trial costs beside its own work: `python -m benchmarks.trial_overhead [--trials 4 16] [--data-mb 1 40]`.
 
-Trials of a WRN-10-1 of one epoch on a tenth of digits, whose own work (`Trial.advance`: training, evaluation, timing)
+Trials of a WRN-10-1 of one epoch on a fifth of digits, whose own work (`Trial.advance`: training, evaluation, timing)
 is under a second. Prints three Markdown tables:
 
 - in one process without Ray: CPU seconds of a trial in a worker that it takes over, by what they are spent on;
@@ -50,7 +50,7 @@ def inside(trials: int, folder: Path) -> dict[str, float]:
     from robustsearch.search.worker import Worker
     from robustsearch.trial import Plan
 
-    dataset = data.load("digits", fraction=0.1)
+    dataset = data.load("digits", fraction=0.2)
     plan = Plan((1,), protocol("quick"), dataset.epsilon, dataset.epsilon_l2)
     recipe = Recipe(
         model=Model(depth=10),
@@ -150,6 +150,8 @@ def search(folder: Path, trials: int, *options: str) -> tuple[Watched, float]:
         while process.poll() is None:
             watched.look(process.pid)
             time.sleep(0.3)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
     log, _ = events.read(folder / name / "events.jsonl")
     asked = next(event for event in log if event.kind == "ask")
     return watched, datetime.fromisoformat(asked.time).timestamp() - watched.began
@@ -178,7 +180,7 @@ def main() -> None:
         print("\n| whole search | trials | CPU s of all processes | s to the first trial |\n|---|---|---|---|")
         totals = []
         for trials in given.trials:
-            watched, waited = search(Path(root), trials, "--fraction", "0.1")
+            watched, waited = search(Path(root), trials, "--fraction", "0.2")
             totals.append(sum(watched.cpu.values()))
             print(f"| {trials} and the baseline | {totals[-1]:.1f} | {waited:.1f} |", flush=True)
         each = (totals[1] - totals[0]) / (given.trials[1] - given.trials[0])

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +28,8 @@ from .cli import Parser
 from .errors import RunError, UserError
 from .runfolder import RunFolder
 
-IMAGES, BOUNDARY_IMAGES = 200, 40
-EXAMPLES = 8
-SLICES, POINTS = 2, 25
-PREDICTIONS, GRADIENT_DRAWS = 5, 2
-"""Of the boundary of a random network: predictions behind the correctness of an image, passes in a gradient."""
-RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""In units of the dataset's epsilon, or of its l_2 budget."""
+IMAGES = 200
+"""Images that each attack meets, at most, unless told otherwise."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,6 +69,7 @@ def compute(run: Path, trials: list[str], protocol_name: str, images: int) -> li
     from . import data, results
     from .evaluation.protocols import protocol
     from .examine import load_network
+    from .portray import portray
 
     chosen = protocol(protocol_name)
     if images < 1:
@@ -97,112 +94,12 @@ def compute(run: Path, trials: list[str], protocol_name: str, images: int) -> li
         about |= {"run": folder.name, "trial": trial, "epoch": epochs[trial], "protocol": protocol_name}
         path = folder.portrait(trial, epochs[trial])
         path.parent.mkdir(exist_ok=True)
-        np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)
+        part = path.with_name(f".{path.name}")
+        named: dict[str, Any] = {"about": np.array(json.dumps(about)), **arrays}
+        np.savez_compressed(part, **named)
+        os.replace(part, path)
         paths.append(path)
     return paths
-
-
-def portray(network: Any, recipe: Any, dataset: Any, protocol: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays of one network in evaluation mode, and what `about` says of them."""
-    import numpy as np
-    import torch
-
-    from .evaluation.boundary import boundary, plane
-    from .evaluation.methods import applies, craft
-    from .models.stochastic import is_random
-    from .seeds import derive
-    from .trial import sample
-
-    device = next(network.parameters()).device
-    images, labels = sample(dataset.test, protocol.images, device)
-    network.noise.seed(derive(0, "portrait"))
-    generator = torch.Generator(device).manual_seed(derive(0, "portrait"))
-    radii = {"linf": protocol.epsilon or dataset.epsilon, "l2": dataset.epsilon_l2}
-    made = {"clean": images}
-    for adversary in protocol.adversaries:
-        if applies(adversary, network):
-            made[adversary.column] = craft(
-                adversary,
-                network,
-                images,
-                labels,
-                epsilon=radii[adversary.norm],
-                gradient_draws=protocol.gradient_draws,
-                generator=generator,
-            )
-    with torch.no_grad():
-        predictions = [network.predict(pictures, recipe.draws) for pictures in made.values()]
-    predicted = torch.stack([each.argmax(dim=1) for each in predictions])
-    correct = predicted == labels
-    everything = torch.ones_like(correct[0])
-    shown = [_places(kept, correct[0] if place else everything) for place, kept in enumerate(correct)]
-    places = torch.tensor([[max(place, 0) for place in row] for row in shown])
-    arrays = {
-        "labels": labels,
-        "predicted": predicted,
-        "confidence": torch.stack([each.amax(dim=1) for each in predictions]),
-        "shown": torch.tensor(shown),
-        "originals": torch.stack([images[row] for row in places]),
-        "perturbed": torch.stack([each[row] for each, row in zip(made.values(), places, strict=True)]),
-    }
-    few = slice(0, min(BOUNDARY_IMAGES, len(images)))
-    for norm, unit in (("linf", dataset.epsilon), ("l2", dataset.epsilon_l2)):
-        found = boundary(
-            network,
-            images[few],
-            labels[few],
-            norm=norm,  # type: ignore[arg-type]
-            radii=[unit * each for each in RADII],
-            draws=recipe.draws,
-            predictions=PREDICTIONS,
-            gradient_draws=GRADIENT_DRAWS,
-            generator=generator,
-        )
-        arrays |= {f"radii_{norm}": torch.tensor(found.radii), f"distances_{norm}": found.distances}
-        arrays |= {f"accuracy_{norm}_{name}": values for name, values in found.accuracy.items()}
-    right = (predicted[0] == labels).nonzero().flatten().tolist()[:SLICES] or [0]
-    planes = [
-        plane(
-            network,
-            images[place],
-            int(labels[place]),
-            made["pgd"][place],
-            reach=4 * dataset.epsilon_l2,
-            points=POINTS,
-            draws=recipe.draws,
-            predictions=PREDICTIONS,
-            generator=generator,
-        )
-        for place in right
-    ]
-    arrays |= {
-        "slice_along": planes[0].along,
-        "slice_probability": torch.stack([each.probability for each in planes]),
-        "slice_right": torch.stack([each.right for each in planes]),
-        "slice_labels": labels[right],
-    }
-    about = {
-        "defence": recipe.describe(),
-        "dataset": dataset.name,
-        "split": "test",
-        "classes": list(dataset.class_names),
-        "epsilon": radii["linf"],
-        "epsilon_l2": radii["l2"],
-        "unit_linf": dataset.epsilon,
-        "draws": recipe.draws,
-        "random": is_random(network),
-        "predictions": PREDICTIONS if is_random(network) else 1,
-    }
-    return {name: np.asarray(value.cpu()) for name, value in arrays.items()} | {"attacks": np.array(list(made))}, about
-
-
-def _places(correct: Any, asked: Any) -> list[int]:
-    """Places among those asked for: half of them right, half wrong; -1 for those that are missing."""
-    found = []
-    for kept in (asked & correct, asked & ~correct):
-        places = kept.nonzero().flatten().tolist()[: EXAMPLES // 2]
-        found += places + [-1] * (EXAMPLES // 2 - len(places))
-    return found
 
 
 if __name__ == "__main__":

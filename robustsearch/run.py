@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("--like", metavar="RUN", help="--dry-run: an earlier run, whose trials give times and variance")
     add("--resolution", type=float, metavar="P", help="--dry-run: seeds that find a difference of P points")
     add("--price", type=float, metavar="X", help="--dry-run: of the cluster an hour")
-    add("--resume", action="store_true", help="go on with the run of this --name; with its --space, or begin it")
+    add("--resume", action="store_true", help="go on with this --name; with its --space, or begin it")
     add("--address", metavar="ADDR", help="a running Ray cluster: auto, or HOST:PORT")
     return root
 

@@ -61,7 +61,8 @@ def build(recipe: Recipe, seed: int = 0) -> Network:
                 tensor.uniform_(0.7, 1.5, generator=generator)
     for block in network.body.blocks:
         if not block.conv2.weight.any():  # as with LWTA
-            nn.init.kaiming_normal_(block.conv2.weight, mode="fan_out", generator=generator)
+            weight = torch.empty(block.conv2.weight.shape)  # filled in the order of its indices, not of memory
+            block.conv2.weight.data.copy_(nn.init.kaiming_normal_(weight, mode="fan_out", generator=generator))
     return network
 
 

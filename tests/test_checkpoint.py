@@ -38,7 +38,7 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path: Path) ->
     checkpoint.write(path, state())
     content, chance = path.read_bytes(), Random(0)
     refused = 0
-    for position in range(len(content)):
+    for position in chance.sample(range(len(content)), 300):
         flipped = bytearray(content)
         flipped[position] ^= 1 << chance.randrange(8)
         path.write_bytes(flipped)
@@ -49,7 +49,7 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path: Path) ->
             continue
         assert (found["recipe"], found["rows"]) == ("{}", state()["rows"]), position
         assert all(torch.equal(found[name], state()[name]) for name in ("weights", "order")), position
-    assert refused > len(state()["order"])
+    assert refused > 100
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -1, -30])

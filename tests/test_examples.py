@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_run import finished_run
 
-from robustsearch import data, examples
+from robustsearch import data, examples, portray
 from robustsearch.examine import load_network
 from robustsearch.recipe import LWTA, Mix, Model, Recipe, Training
 from robustsearch.runfolder import RunFolder
@@ -31,8 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.mark.timeout(300)
 def test_arrays_are_the_network_s(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "RADII", (0.5, 2.0))
-    monkeypatch.setattr(examples, "POINTS", 5)
+    monkeypatch.setattr(portray, "RADII", (0.5, 2.0))
+    monkeypatch.setattr(portray, "POINTS", 5)
     assert examples.main([str(run.root), "--trial", "plain-s0", "--trial", "lwta-s0", "--images", "16"]) == 0
     for trial, recipe in RECIPES.items():
         arrays = dict(np.load(run.portrait(trial, recipe.training.epochs)))

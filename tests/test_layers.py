@@ -33,7 +33,7 @@ LEVELS = {
     ),
     1: ("data", "models", "attacks", "checkpoint"),
     2: ("training", "evaluation", "engines", "latency"),
-    3: ("trial", "examine"),
+    3: ("trial", "examine", "portray"),
     4: ("search",),
     5: ("run", "evaluate", "audit", "replay", "examples"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustsearch import results
+from robustsearch.errors import RunError
 from robustsearch.recipe import Recipe, field_docs
 from robustsearch.results import SCHEMA, read, with_verdicts, write_evaluation, write_trial
 
@@ -190,3 +192,30 @@ def test_a_verdict_of_any_evaluation_marks_its_trial_and_epoch(tmp_path: Path) -
     assert table.schema.names == SCHEMA.names
     assert [(row["epoch"], row["masked"]) for row in table.to_pylist()] == [(1, False), (2, True), (4, None)]
     assert with_verdicts(table, SCHEMA.empty_table()).equals(table)
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = write_trial(tmp_path, "0001", [measured(epoch=1), measured(epoch=2, robust=0.25), failed(epoch=2)])
+    whole, content, chance = read(tmp_path), path.read_bytes(), Random(0)
+    refused = 0
+    for position in chance.sample(range(len(content)), 150):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        if not results.is_whole(path):
+            refused += 1
+            with pytest.raises(RunError, match=r"0001\.parquet is not"):
+                read(tmp_path)
+        else:
+            assert read(tmp_path).equals(whole), position
+    assert refused > 50
+
+
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
+    write_trial(tmp_path, "0000", [measured(trial="0000")])
+    path = write_trial(tmp_path, "0001", [measured()])
+    content = path.read_bytes()
+    for length in (0, 4, 1000, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(RunError, match=r"0001\.parquet is not"):
+            read(tmp_path)

@@ -30,7 +30,7 @@ SPACE = ["--space", "tiny.py", "--fraction", "0.2", "--trials", "3", "--epochs",
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_driver_killed_and_its_machine_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
@@ -56,7 +56,7 @@ def test_driver_killed_and_its_machine_lost(tmp_path: Path, monkeypatch: pytest.
         )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "test" / "cache"))
     store = Store("s3://bucket/runs/killed")
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while (store.get("events/00000000.jsonl") or b"").count(b'"kind": "tell"') < 2 and time.monotonic() < deadline:
         assert driver.poll() is None, log.read_text()
         time.sleep(0.2)

@@ -13,24 +13,20 @@ import numpy as np
 from ..models.lwta import LWTA
 from ..models.pni import PNIConv2d, PNILayer, PNILinear
 from ..models.smoothing import GaussianNoise
-from .graph import GateRule, Graph, UnsupportedLayerError, Value, form
+from .graph import GateRule, Graph, Value, form
 from .layers import convolve, multiply
 
 
 @form(LWTA)
 def _lwta(layer: LWTA, graph: Graph, x: Value) -> Value:
-    scale, temperature = layer.rule(training=False)
-    if temperature is not None and (scale or temperature != 1.0):
-        raise UnsupportedLayerError("a gate must be a softmax at temperature 1 or one winner, but this one is relaxed")
-    winner = temperature is None
-    graph.gates.append(GateRule(layer.units, winner, float(scale)))
+    rule = GateRule(layer.units, *layer.rule(training=False))
+    graph.gates.append(rule)
     if graph.placeholders:
         gated = replace(x, name=graph.node("Tanh", x.name))
     else:
         pixels = int(np.prod(x.shape[1:], dtype=np.int64))
         blocks = graph.node("Reshape", x.name, graph.constant([-1, layer.blocks, layer.units, pixels]))
-        write_gate = _pair if layer.units == 2 else _several
-        name = write_gate(graph, blocks, layer.units, winner, scale)
+        name = _pair(graph, blocks, rule) if layer.units == 2 else _several(graph, blocks, rule)
         gated = replace(x, name=graph.node("Reshape", name, graph.constant([-1, *x.shape])))
     if layer.ibp is not None:
         z = layer.ibp().repeat_interleave(layer.units).view(-1, *[1] * (len(x.shape) - 1))
@@ -38,39 +34,46 @@ def _lwta(layer: LWTA, graph: Graph, x: Value) -> Value:
     return gated
 
 
-def _pair(graph: Graph, blocks: str, units: int, winner: bool, scale: float) -> str:
+def _pair(graph: Graph, blocks: str, rule: GateRule) -> str:
     """Gated features `[N, B, 2, pixels]` of blocks of two."""
     first, second = graph.split(blocks, axis=2)
-    if winner and not scale:
+    if rule.temperature is None and not rule.scale:
         share = graph.node("Cast", graph.node("GreaterOrEqual", first, second), to=1)
+    elif rule.temperature is None:
+        chance = graph.node("Sigmoid", _divided(graph, graph.node("Sub", first, second), rule.scale))
+        r = graph.node("RandomUniformLike", chance, low=0.0, high=1.0, seed=graph.seed())
+        share = graph.node("Cast", graph.node("Less", r, chance), to=1)
     else:
         margin = graph.node("Sub", first, second)
-        if winner and scale != 1:
-            margin = graph.node("Div", margin, graph.constant(float(scale)))
-        share = graph.node("Sigmoid", margin)
-        if winner:
-            r = graph.node("RandomUniformLike", share, low=0.0, high=1.0, seed=graph.seed())
-            share = graph.node("Cast", graph.node("Less", r, share), to=1)
+        if rule.scale:  # a logistic draw, log r - log(1 - r)
+            r = graph.node("RandomUniformLike", margin, low=2.0**-24, high=1 - 2.0**-24, seed=graph.seed())
+            odds = graph.node("Div", r, graph.node("Sub", graph.constant(1.0), r))
+            logistic = graph.node("Mul", graph.node("Log", odds), graph.constant(float(rule.scale)))
+            margin = graph.node("Add", margin, logistic)
+        share = graph.node("Sigmoid", _divided(graph, margin, rule.temperature))
     lost = graph.node("Mul", second, share)
     return graph.node("Concat", graph.node("Mul", first, share), graph.node("Sub", second, lost), axis=2)
 
 
-def _several(graph: Graph, blocks: str, units: int, winner: bool, scale: float) -> str:
+def _several(graph: Graph, blocks: str, rule: GateRule) -> str:
     """Gated features `[N, B, U, pixels]` of blocks of any number of units: the Gumbel-max trick."""
-    axis = graph.constant([2])
-    if not winner:
-        most = graph.node("ReduceMax", blocks, axis, keepdims=1)
-        weights = graph.node("Exp", graph.node("Sub", blocks, most))
-        total = graph.node("ReduceSum", weights, axis, keepdims=1)
-        return graph.node("Mul", blocks, graph.node("Div", weights, total))
-    logits = blocks
-    if scale:
+    axis, logits = graph.constant([2]), blocks
+    if rule.scale:
         uniform = graph.node("RandomUniformLike", blocks, low=2.0**-32, high=1.0, seed=graph.seed())
         gumbel = graph.node("Log", graph.node("Neg", graph.node("Log", uniform)))
-        logits = graph.node("Sub", blocks, graph.node("Mul", gumbel, graph.constant(float(scale))))
+        logits = graph.node("Sub", blocks, graph.node("Mul", gumbel, graph.constant(float(rule.scale))))
+    if rule.temperature is not None:
+        most = graph.node("ReduceMax", logits, axis, keepdims=1)
+        weights = graph.node("Exp", _divided(graph, graph.node("Sub", logits, most), rule.temperature))
+        total = graph.node("ReduceSum", weights, axis, keepdims=1)
+        return graph.node("Mul", blocks, graph.node("Div", weights, total))
     index = graph.node("ArgMax", logits, axis=2, keepdims=1)
-    places = graph.constant(np.arange(units).reshape(1, 1, units, 1))
+    places = graph.constant(np.arange(rule.units).reshape(1, 1, rule.units, 1))
     return graph.node("Mul", blocks, graph.node("Cast", graph.node("Equal", index, places), to=1))
+
+
+def _divided(graph: Graph, x: str, divisor: float) -> str:
+    return x if divisor == 1 else graph.node("Div", x, graph.constant(float(divisor)))
 
 
 @form(GaussianNoise)

@@ -36,11 +36,12 @@ class Value:
 
 @dataclass(frozen=True)
 class GateRule:
-    """What a gate of U units does: softmax, or one winner, with noise of a scale on the logits."""
+    """What a gate of U units does: noise of a scale on the logits, and then a softmax or one winner."""
 
     units: int
-    winner: bool
     scale: float
+    temperature: float | None
+    """Of the softmax; None is one winner."""
 
 
 class Graph:

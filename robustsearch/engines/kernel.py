@@ -115,10 +115,11 @@ def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.
     written = assemble(module, shape, graph)
     if len(set(graph.gates)) != 1:
         raise UnsupportedLayerError(f"the gate kernel needs gates of one kind, but got {len(set(graph.gates))}")
-    if graph.gates[0].units not in UNITS:
-        raise UnsupportedLayerError(f"the gate kernel has gates of 2, 4 or 8 units, but got {graph.gates[0].units}")
+    rule = graph.gates[0]
+    if rule.units not in UNITS or (rule.temperature is not None and (rule.scale, rule.temperature) != (0.0, 1.0)):
+        raise UnsupportedLayerError(f"the gate kernel has 2, 4 or 8 units, winners and softmax, but got {rule}")
     assert isinstance(module, Deployed)
-    return _with_kernel(_optimised(written), graph.gates[0], module.repeats, seed)
+    return _with_kernel(_optimised(written), rule, module.repeats, seed)
 
 
 def _with_kernel(optimised: onnx.ModelProto, rule: GateRule, draws: int, seed: int) -> onnx.ModelProto:
@@ -128,7 +129,7 @@ def _with_kernel(optimised: onnx.ModelProto, rule: GateRule, draws: int, seed: i
         UnsupportedLayerError: a gate is not in the blocked layout.
     """
     generator = np.random.default_rng(seed)
-    gate: dict[str, Any] = {"units": rule.units, "winner": int(rule.winner), "scale": rule.scale}
+    gate: dict[str, Any] = {"units": rule.units, "winner": int(rule.temperature is None), "scale": rule.scale}
     repeat: dict[str, Any] = {"units": draws, "winner": 0, "scale": 0.0}
     filters = {tensor.name: list(tensor.dims) for tensor in optimised.graph.initializer}
     blocked: set[str] = set()

@@ -23,15 +23,14 @@ ACCELERATOR = "accelerator_type:"
 
 @dataclass(frozen=True)
 class Node:
-    """A node, or `count` nodes that an autoscaler may add."""
+    """A node of the cluster."""
 
     device: str
     """The device type on which it times, by name."""
     cpus: float
     gpus: float
-    id: str | None = None
-    """Ray's, in hexadecimal; None of a node that is not there yet."""
-    count: int = 1
+    id: str = ""
+    """Ray's, in hexadecimal."""
 
     def holds(self, cpus: int, gpus: float) -> int:
         """Trials at a time that need so many CPUs, and so many GPUs or a part of one."""
@@ -40,7 +39,7 @@ class Node:
             fit = min(fit, int(self.gpus // gpus))
         elif gpus:
             fit = min(fit, int(self.gpus) * int(1 / gpus + 1e-9))  # a part is of one GPU
-        return fit * self.count
+        return fit
 
 
 def room(nodes: Iterable[Node], cpus: int, gpus: float) -> dict[str, int]:
@@ -77,20 +76,6 @@ def living_nodes(folder: Path | None) -> list[Node]:
         for node in alive
         if node["NodeID"] in devices
     ]
-
-
-def nodes_to_come() -> list[Node]:
-    """As many nodes as an autoscaler may have up at a time; empty where there is none."""
-    from ray._private.state import state  # nothing public tells how far a cluster may grow
-
-    config = state.get_cluster_config()
-    found = []
-    for group in config.node_group_configs if config else ():
-        held = dict(group.resources)
-        if group.max_count > 0 and held.get("CPU"):
-            device = _accelerator(held) or "CPU"
-            found.append(Node(device, held["CPU"], held.get("GPU", 0), count=group.max_count))
-    return found
 
 
 def look(probe: str | None, name: str) -> str:

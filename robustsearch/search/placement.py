@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .nodes import Node, living_nodes, nodes_to_come, room
+from .nodes import Node, living_nodes, room
 from .settings import Settings
 
 WORKER_ENVIRONMENT = {
@@ -29,13 +29,15 @@ DRIVER_ENVIRONMENT = {
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on these systems, as on all with this: every port on loopback
 }
+STARTS = 3
+"""How often a local Ray is started: it gives itself 30 s, which a busy machine may not keep."""
 
 
 def connect(address: str | None, environment: dict[str, str]) -> None:
     import ray
 
     if address is None:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        _start()
         return
     host, colon, port = address.rpartition(":")
     try:
@@ -46,6 +48,20 @@ def connect(address: str | None, environment: dict[str, str]) -> None:
         raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {error}") from error
 
 
+def _start() -> None:
+    """A Ray of this machine's own."""
+    import ray
+
+    for left in range(STARTS)[::-1]:
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the trials of a run go, and how many at a time."""
@@ -54,8 +70,8 @@ class Place:
     gpus: float
     """CPUs and GPUs of a trial."""
     concurrency: int
-    device: str
-    """The device type that trials train and time on."""
+    device: str | None
+    """The device type that trials time on; None while no node is there that holds one."""
     nodes: tuple[str, ...] | None
     """Ids of the nodes that trials are kept to; None for all."""
     idle: dict[str, int]
@@ -78,11 +94,14 @@ class Place:
         found = []
         if self.cluster:
             nodes = f"{self.cluster} node{'' if self.cluster == 1 else 's'} alive"
-            found.append(f"{nodes}; trials are timed on {self.device}.")
+            if self.device:
+                found.append(f"{nodes}; trials are timed on {self.device}.")
+            else:
+                found.append(f"{nodes}, none of which holds a trial: the autoscaler is asked for {self.concurrency}.")
         if self.idle:
             unused = ", ".join(f"{device} (would hold {fit})" for device, fit in self.idle.items())
             found.append(f"Latency is compared within one device type, so these get no trials: {unused}.")
-        if begun not in (None, self.device):
+        if begun and self.device and begun != self.device:
             found.append(f"The run was begun on {begun}: latencies of the two device types are not compared.")
         return found
 
@@ -90,18 +109,18 @@ class Place:
 def find_place(settings: Settings, folder: Path | None, *, address: str | None) -> Place:
     """Where the trials of a run go, on the cluster that is connected; `folder` is the run's, None in an object store.
 
-    Where nodes differ in what they would time on, trials are kept to the type that holds most of them. Where there is
-    an autoscaler, trials are as many as the cluster may grow to hold.
+    Where nodes differ in what they would time on, trials are kept to the type that holds most of them. How far an
+    autoscaler may let a cluster grow, Ray does not tell: there, `concurrency` says how many trials there will be.
 
     Raises:
         UserError: not even one trial fits, or a node does not share the run's folder.
     """
     if address is not None:
-        return arrange(settings, living_nodes(folder), nodes_to_come(), joined=True)
+        return arrange(settings, living_nodes(folder), joined=True)
     import ray
 
     held = ray.cluster_resources()
-    return arrange(settings, [_own(held.get("CPU", 0.0), held.get("GPU", 0.0))], [], joined=False)
+    return arrange(settings, [_own(held.get("CPU", 0.0), held.get("GPU", 0.0))], joined=False)
 
 
 def foreseen(settings: Settings, *, address: str | None) -> Place:
@@ -114,7 +133,7 @@ def foreseen(settings: Settings, *, address: str | None) -> Place:
         import torch
 
         own = _own(float(os.cpu_count() or 1), float(torch.cuda.device_count()))
-        return arrange(settings, [own], [], joined=False)
+        return arrange(settings, [own], joined=False)
     import ray
 
     connect(address, {})
@@ -131,37 +150,45 @@ def _own(cpus: float, gpus: float) -> Node:
     return Node(device_name("cpu"), cpus, gpus)
 
 
-def arrange(settings: Settings, alive: list[Node], to_come: list[Node], *, joined: bool) -> Place:
-    """Trials on nodes that are alive and on those that an autoscaler may add; `joined` if they are a cluster.
+def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
+    """Trials on these nodes; `joined` if they are a cluster.
 
     Raises:
         UserError: not even one trial fits.
     """
-    nodes = [*alive, *to_come]
-    gpus = settings.gpus_per_trial
+    cpus, gpus = settings.cpus_per_trial, settings.gpus_per_trial
+    alive = len(nodes) if joined else 0
+    if joined and settings.concurrency and gpus is not None and not room(nodes, cpus, gpus):
+        return Place(cpus, gpus, settings.concurrency, None, None, {}, alive)
     if gpus is None:
         gpus = 0.25 if any(node.gpus for node in nodes) else 0.0
-    cpus = settings.cpus_per_trial
-    for name, asked, most in (
-        ("cpus_per_trial", cpus, max(node.cpus for node in nodes)),
-        ("gpus_per_trial", gpus, max(node.gpus for node in nodes)),
-    ):
-        if asked > most:
-            kind = name[:4].upper().replace("S", "s")
-            raise UserError(f"`{name}` must be at most the {kind} there are on a node ({most:g}), but got {asked:g}")
-    now, later = room(alive, cpus, gpus), room(to_come, cpus, gpus)
-    if not (now or later):
-        raise UserError(f"a node must hold a trial, of {cpus} CPUs and {gpus:g} GPUs, but none does")
-    growing = sum(later.values()) > sum(now.values())
-    device, *others = later if growing else now
-    fit = sum(later.values()) if growing else now[device]
-    kept = tuple(str(node.id) for node in alive if node.device == device) if others and not to_come else None
+    device, *others = _check_fit(nodes, cpus, gpus)
+    fit = room(nodes, cpus, gpus)
+    wanted = settings.concurrency or fit[device]
     return Place(
         cpus=cpus,
         gpus=gpus,
-        concurrency=min(fit, settings.concurrency or fit),
+        concurrency=wanted if joined else min(fit[device], wanted),
         device=device,
-        nodes=kept,
-        idle={other: now[other] for other in others} if kept else {},
-        cluster=len(alive) if joined else 0,
+        nodes=tuple(str(node.id) for node in nodes if node.device == device) if others else None,
+        idle={other: fit[other] for other in others},
+        cluster=alive,
     )
+
+
+def _check_fit(nodes: list[Node], cpus: int, gpus: float) -> list[str]:
+    """The device types that hold trials, the one that holds most of them first."""
+    for name, kind, asked, most in (
+        ("cpus_per_trial", "CPUs", cpus, max(node.cpus for node in nodes)),
+        ("gpus_per_trial", "GPUs", gpus, max(node.gpus for node in nodes)),
+    ):
+        if asked > most:
+            grows = ""
+            if len(nodes) == 1 and not most:
+                grows = "; where an autoscaler brings nodes, say both `--gpus-per-trial` and `--concurrency`"
+            raise UserError(
+                f"`{name}` must be at most the {kind} there are on a node ({most:g}), but got {asked:g}{grows}"
+            )
+    if not (found := room(nodes, cpus, gpus)):
+        raise UserError(f"a node must hold a trial, of {cpus} CPUs and {gpus:g} GPUs, but none does")
+    return list(found)

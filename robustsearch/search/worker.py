@@ -54,7 +54,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         self._board: Board | None = None
         self._broken: str | None = None
         try:
-            folder.info()  # a node that joined later may not share the folder, and then has no run.json
+            if not folder.store:
+                folder.info()  # a node that joined later may not share the folder, and then has no run.json
             recipe = Recipe.from_json(config["recipe"])
             self._checkpoint = folder.checkpoint(config["trial"])
             if folder.store:

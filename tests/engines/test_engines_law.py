@@ -30,11 +30,11 @@ CHANNELS = 16
 Make = Callable[..., Network]
 
 
-def winners(units: int, gate: GateMode, scale: float | None, logits: Tensor, engine: str) -> NDArray[np.int64]:
-    """How often each channel wins in the two pixels of an image, `[IMAGES, CHANNELS]`, 0 to 2.
+def gated(lwta: nn.Module, logits: Tensor) -> Deployed:
+    """A network that gives these logits to a gate whatever its images, and shows what comes out.
 
-    The network has these logits whatever its images; the class of a channel has the mean of its gated logit over both
-    pixels, and one class more has 0, so that the log ratio to it is that mean.
+    The class of a channel has the mean of its gated logit over the pixels, and one class more has 0, so that the log
+    ratio to it is that mean.
     """
     convolution = nn.Conv2d(1, CHANNELS, 1)
     linear = nn.Linear(CHANNELS, CHANNELS + 1)
@@ -43,8 +43,14 @@ def winners(units: int, gate: GateMode, scale: float | None, logits: Tensor, eng
         convolution.bias.copy_(logits)
         linear.weight.copy_(torch.eye(CHANNELS + 1, CHANNELS))
         linear.bias.zero_()
+    layers = nn.Sequential(convolution, lwta, GlobalAverage(), linear)
+    return Deployed(layers, 1).eval().requires_grad_(False)
+
+
+def winners(units: int, gate: GateMode, scale: float | None, logits: Tensor, engine: str) -> NDArray[np.int64]:
+    """How often each channel wins in the two pixels of an image, `[IMAGES, CHANNELS]`, 0 to 2."""
     lwta = LWTA(CHANNELS, units, temperature=0.67, gate=gate, gate_noise=scale, noise=Noise(0), ibp=None)
-    network = Deployed(nn.Sequential(convolution, lwta, GlobalAverage(), linear), 1).eval().requires_grad_(False)
+    network = gated(lwta, logits)
     prepared = prepare(network, (1, 1, 2), CPU, engine, seed=5)
     assert (prepared.engine, prepared.reason) == (engine, None)
     found = prepared.predict(torch.zeros(IMAGES, 1, 1, 2)).double().log()
@@ -155,3 +161,26 @@ def test_draws_are_averaged(case: str, engine: str, make: Make, images: Tensor) 
     assert (np.abs(ones.mean(axis=0) - threes.mean(axis=0)) <= 5 * error + 1e-6).all()
     ratio = np.median(threes.var(axis=0) / ones.var(axis=0))
     assert ratio == pytest.approx(1 / 3, rel=0.25)
+
+
+@pytest.mark.parametrize(("scale", "temperature"), [(0.0, 0.5), (1.0, 0.67), (0.4, 2.0)])
+@pytest.mark.parametrize("units", [2, 4])
+def test_relaxed_gates(units: int, scale: float, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kolmogorov-Smirnov of softmax((h + s G) / tau), from numpy; the kernel leaves such gates to ONNX's operators."""
+    logits = torch.linspace(0.5, 1.5, CHANNELS)
+    lwta = LWTA(CHANNELS, units, temperature=0.67, gate="sample", gate_noise=None, noise=Noise(0), ibp=None)
+    rule = (scale, temperature)
+    monkeypatch.setattr(LWTA, "rule", lambda layer, training: (0.0, 1.0) if layer.mode == "mean" else rule)
+    network = gated(lwta, logits)
+    prepared = prepare(network, (1, 1, 1), CPU, "onnxruntime")
+    assert prepared.reason is None
+    found = prepared.predict(torch.zeros(5000, 1, 1, 1)).double().log()
+    shares = ((found[:, :-1] - found[:, -1:]) / logits).numpy()
+    noise = scale * np.random.default_rng(0).gumbel(size=(5000, CHANNELS // units, units))
+    weights = np.exp((logits.numpy().reshape(-1, units) + noise) / temperature)
+    expected = (weights / weights.sum(axis=2, keepdims=True)).reshape(5000, CHANNELS)
+    if not scale:
+        np.testing.assert_allclose(shares, expected, atol=1e-5)
+        return
+    for channel in range(CHANNELS):
+        assert stats.ks_2samp(shares[:, channel], expected[:, channel]).pvalue > LEVEL / CHANNELS

@@ -54,6 +54,7 @@ def trained(ibp: IBP | None, epochs: int = 10) -> Trained:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_fifths_of_the_blocks_go_at_equal_robust_accuracy() -> None:
     pruned, plain = trained(IBP()), trained(None)
     kept = pruned.network.blocks_kept()
@@ -67,6 +68,7 @@ def test_two_fifths_of_the_blocks_go_at_equal_robust_accuracy() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_what_is_left_is_smaller_and_faster_with_the_same_logits() -> None:
     """Beside the network deployed without the prior, which has every block; p50 at batch 1, the better of two."""
     pruned, plain = trained(IBP()).network, trained(None).network
@@ -83,6 +85,7 @@ def test_what_is_left_is_smaller_and_faster_with_the_same_logits() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_logits_need_their_own_learning_rate() -> None:
     """At a hundredth of it nothing is removed."""
     assert trained(IBP(lr=0.003), epochs=2).network.blocks_kept() == 1

@@ -19,7 +19,7 @@ INITIAL = 0.25
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_alpha_collapses_without_an_adversary_and_survives_with_one() -> None:
     """Mean |alpha| over the layers and the last ten of 30 epochs, on digits.
 

@@ -98,7 +98,8 @@ def test_what_seeds_find_is_what_needs_so_many() -> None:
     assert power(0.9, 0.001, 3) == 1  # where scipy's noncentral t gives up
 
 
-def test_a_calibration_adds_the_parts_of_a_mix() -> None:
+def test_a_calibration_adds_the_parts_of_a_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustsearch.search.forecast.IMAGES", 8)
     dataset = data.load("digits", fraction=0.1)
     base = Recipe(
         model=Model(depth=10), attack=Attack(epsilon=0.1, step=0.05, steps=2), training=Training(batch_size=40)

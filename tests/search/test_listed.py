@@ -95,6 +95,7 @@ def test_table1_is_the_reports() -> None:
 def test_a_designs_settings_are_its_own_unless_given() -> None:
     own = settings_of({"space": "table1"})
     assert (own.protocol, own.epochs, own.seeds, own.trials, own.scheduler) == ("report", 30, 3, 24, "none")
+    assert own.final_images == PROTOCOLS["standard"].images
     given = settings_of({"space": "table1", "epochs": 2, "seeds": 1, "protocol": "quick", "seed": 4})
     assert (given.protocol, given.epochs, given.trials) == ("quick", 2, 8)
     searcher = make_searcher(given, ledger := Ledger(None), None, 0.1)
@@ -165,10 +166,10 @@ def design(epsilon):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(800)
 def test_a_design_runs_end_to_end_and_replays(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    small = ["--fraction", "0.2", "--epochs", "1", "--final-images", "0", "--name", "e2e", "--concurrency", "1"]
+    small = ["--fraction", "0.2", "--epochs", "1", "--final-images", "20", "--name", "e2e", "--concurrency", "1"]
     command = [sys.executable, "-m", "robustsearch.run", "--space", "own.py", "--seeds", "2", *small]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert (done.returncode, done.stderr) == (0, "")
@@ -181,6 +182,17 @@ def test_a_design_runs_end_to_end_and_replays(tmp_path: Path) -> None:
         for seed in (0, 1)
     ]
     assert not folder.study_file.exists()
+    examined = results.read(folder.evaluations).to_pylist()
+    assert [(row["trial"], row["protocol"], row["split"], row["n"], row["role"]) for row in examined] == [
+        (row["trial"], "standard", "validation", 20, row["role"]) for row in rows
+    ]
+    files = sorted(folder.evaluations.glob("*.parquet"))
+    files[0].unlink()
+    times = [path.stat().st_mtime_ns for path in files[1:]]
+    resume = [sys.executable, "-m", "robustsearch.run", "--resume", "--name", "e2e"]
+    assert subprocess.run(resume, cwd=tmp_path, capture_output=True, timeout=250).returncode == 0
+    assert results.read(folder.evaluations).num_rows == 4
+    assert [path.stat().st_mtime_ns for path in files[1:]] == times
     replay = [sys.executable, "-m", "robustsearch.replay", str(folder.root)]
     again = subprocess.run(replay, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert "every one made again as logged" in again.stdout, again.stderr

@@ -42,11 +42,10 @@ def packed(cpus: int, gpus: int, need: tuple[int, float]) -> int:
     gpus=st.integers(0, 4),
     per_cpu=st.integers(1, 5),
     per_gpu=st.sampled_from([0, 0.1, 0.2, 0.25, 0.33, 0.5, 0.7, 1, 2, 3]),
-    count=st.integers(1, 3),
 )
-def test_a_node_holds_what_can_be_packed(cpus: int, gpus: int, per_cpu: int, per_gpu: float, count: int) -> None:
-    node = Node("A", float(cpus), float(gpus), count=count)
-    assert node.holds(per_cpu, per_gpu) == count * packed(cpus, gpus, (per_cpu, per_gpu))
+def test_a_node_holds_what_can_be_packed(cpus: int, gpus: int, per_cpu: int, per_gpu: float) -> None:
+    node = Node("A", float(cpus), float(gpus))
+    assert node.holds(per_cpu, per_gpu) == packed(cpus, gpus, (per_cpu, per_gpu))
 
 
 def test_room_is_by_device_type_largest_first() -> None:
@@ -96,6 +95,11 @@ def test_trials_are_as_many_as_the_nodes_hold_and_keep_to_one_device(cluster: st
     with pytest.raises(UserError, match=r"CPUs there are on a node \(4\), but got 5"):
         found(cpus_per_trial=5)
     assert list(tmp_path.iterdir()) == []  # nothing is left of the look at the folder
+
+    assert found(concurrency=40) == (0.25, 40)  # more than fit: an autoscaler may bring nodes
+    later = find_place(Settings("lwta", gpus_per_trial=3, concurrency=7), None, address=cluster)
+    assert (later.gpus, later.concurrency, later.device, later.nodes) == (3, 7, None, None)
+    assert "asked for 7" in later.lines("Another")[-1]
 
     place = find_place(Settings("lwta", gpus_per_trial=1), tmp_path, address=cluster)
     small = next(node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU") == 1)

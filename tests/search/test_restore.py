@@ -11,10 +11,12 @@ from typing import Any
 import optuna
 import pytest
 
+from robustsearch import results
 from robustsearch.errors import RunError
 from robustsearch.events import read
 from robustsearch.runfolder import RunFolder
 from robustsearch.search.journal import cut_torn_line
+from robustsearch.search.ledger import Ledger
 from robustsearch.search.searcher import open_study
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
@@ -99,3 +101,28 @@ def test_what_follows_the_last_whole_line_is_cut_off(tmp_path: Path, length: int
         path.write_bytes(head + b"x" * length)
         cut_torn_line(path)
         assert path.read_bytes() == head
+
+
+def test_results_that_are_damaged_or_lost_are_written_anew(interrupted: tuple[RunFolder, Any]) -> None:
+    folder, _ = interrupted
+    before = results.read(folder.results)
+    first, second, *_ = sorted(folder.results.glob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:-100])
+    second.unlink()
+    with pytest.raises(RunError, match=first.name):
+        results.read(folder.results)
+    Ledger(folder).close()
+    assert results.read(folder.results).equals(before)
+
+
+def test_a_lost_description_is_in_the_log(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_info({"name": "run", "settings": {"space": "lwta"}})
+    with Ledger(folder) as ledger:
+        ledger.log.append("start", info=folder.info())
+    for damage in ("", '{"name"', "[]"):
+        folder.info_file.write_text(damage)
+        assert folder.info() == {"name": "run", "settings": {"space": "lwta"}}
+    folder.info_file.unlink()
+    folder.write_info(folder.info())
+    assert json.loads(folder.info_file.read_text())["settings"] == {"space": "lwta"}

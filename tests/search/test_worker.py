@@ -13,7 +13,7 @@ from robustsearch.recipe import Attack, Mix, Model, Recipe, Training
 from robustsearch.runfolder import RunFolder
 from robustsearch.search.ledger import Entry, Ledger
 from robustsearch.search.scheduler import RungScheduler
-from robustsearch.search.worker import Worker
+from robustsearch.search.worker import DEATHS, Worker
 from robustsearch.trial import Plan
 
 RECIPE = Recipe(
@@ -57,9 +57,47 @@ def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, pl
 def test_a_node_that_does_not_share_the_run_s_folder_says_so(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
     worker = Worker.__new__(Worker)
     config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
-    worker.setup(config, root=str(tmp_path), dataset=digits, plan=plan, threads=1)
+    worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1, driver=1)
     result = worker.step()
     worker.cleanup()
     assert result["ended"] == "crashed"
     assert "a run is a folder with a run.json" in result["reason"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_whose_workers_die_in_one_epoch_has_crashed_and_other_losses_do_not_count(
+    digits: Dataset, plan: Plan, tmp_path: Path
+) -> None:
+    config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
+
+    def begin(driver: int) -> Worker:
+        worker = Worker.__new__(Worker)
+        worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1, driver=driver)
+        return worker
+
+    for driver in (1, 1, 1, 2, 2):  # each dies before its first epoch ends
+        begin(driver).cleanup()
+    worker = begin(2)
+    result = worker.step()
+    worker.cleanup()
+    assert (result["epoch"], result["ended"]) == (1, None)
+    for _ in range(DEATHS + 1):
+        begin(2).cleanup()
+    worker = begin(2)
+    result = worker.step()
+    worker.cleanup()
+    assert (result["epoch"], result["ended"]) == (1, "crashed")
+    assert result["reason"] == f"its worker died {DEATHS + 1} times in epoch 2"
+    worker = begin(3)  # whoever resumes the run may want to know better
+    assert worker._broken is None
+    worker.cleanup()
+
+
+def test_a_recipe_that_raises_is_a_result_with_its_reason(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    worker = Worker.__new__(Worker)
+    config = {"trial": "0000", "recipe": '{"model": {"depth": 11}}', "seed": 0}
+    worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1)
+    result = worker.step()
+    worker.cleanup()
+    assert (result["rows"], result["epoch"], result["ended"]) == ([], 0, "crashed")
+    assert "depth" in result["reason"]
