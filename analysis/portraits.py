@@ -88,7 +88,7 @@ def portraits(run: Run, trials: Sequence[str], protocol: str) -> list[Portrait]:
 
 
 def _read(trial: str, path: Any) -> Portrait:
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return Portrait(trial, json.loads(str(arrays.pop("about"))), arrays)
 

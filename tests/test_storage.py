@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,9 @@ from robustsearch.errors import RunError, StorageError
 from robustsearch.events import EventLog, read
 from robustsearch.runfolder import RunFolder
 from robustsearch.storage import SEGMENT, Lease, Store
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
+from benchmarks.faults.points import SPACE, Death, drive, faults, settings
 
 server = pytest.importorskip("moto.server", reason="needs moto[server]")
 fs = pytest.importorskip("pyarrow.fs")
@@ -175,3 +180,28 @@ def test_no_object_leads_out_of_the_folder(store: Store) -> None:
     store.put("results/../../../evil", b"")
     with pytest.raises(RunError, match="must lie in its folder"):
         store.pull(["results/../../../evil"])
+
+
+def test_a_search_whose_driver_and_machine_are_lost_goes_on_elsewhere(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the real searcher, scheduler and files, in simulated time; the study was never pushed, and is made again."""
+    monkeypatch.setattr("robustsearch.search.spaces.PROBES", 3)
+    (tmp_path / "two.py").write_text(SPACE)
+    chosen = settings(tmp_path / "two.py")
+    folder = RunFolder(store.root, store)
+    folder.write_info({})
+    assert not drive(folder, chosen, Death(40))
+    before = store.get("events/00000000.jsonl")
+    shutil.rmtree(store.root)
+    other = elsewhere(store, tmp_path, monkeypatch)
+    other.fetch()
+    again = RunFolder(other.root, other)
+    again.write_info({})
+    assert drive(again, chosen, Death())
+    assert faults(again, chosen) == []
+    after = other.get("events/00000000.jsonl")
+    assert before is not None
+    assert after is not None
+    assert after.startswith(before)
+    assert len(before.splitlines()) > 5

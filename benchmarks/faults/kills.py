@@ -30,7 +30,7 @@ def suggest(trial, epsilon):
         training=Training(lr=trial.suggest_float("lr", 0.02, 0.2, log=True)),
     )
 '''
-TITLES = {"worker": "ray::Worker", "raylet": "raylet/raylet", "head": "gcs_server"}
+TITLES = {"worker": "Trainable.", "raylet": "raylet/raylet", "head": "gcs_server"}
 SHARES = {"worker": 0.8, "driver": 0.14, "raylet": 0.03, "head": 0.03}
 """Who is killed, how often."""
 

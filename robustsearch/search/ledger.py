@@ -81,7 +81,7 @@ class Ledger:
         self.running: dict[str, Entry] = {}
         self.ended = self.ended_epochs = 0
         self.on_end: Callable[[Entry], object] = lambda entry: None
-        self.log = EventLog(folder.events_file if folder else None)
+        self.log = EventLog(folder.events_file, folder.store) if folder else EventLog(None)
         for event in self.log.events:
             self._apply(event)
         for entry in self.entries.values():
