@@ -49,12 +49,12 @@ def connect(address: str | None, environment: dict[str, str]) -> None:
 
 
 def _start() -> None:
-    """A Ray of this machine's own."""
+    """A Ray of this search's own: without an address, Ray would join whatever cluster runs on the machine."""
     import ray
 
     for left in range(STARTS)[::-1]:
         try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             return
         except Exception as error:
             if not left or "timed out during startup" not in str(error):
