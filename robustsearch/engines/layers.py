@@ -9,7 +9,7 @@ from torch import nn
 
 from ..models.build import Normalise
 from ..models.deploy import Repeat, Residual, Select, Zeros
-from ..models.wrn import GlobalAverage, strided
+from ..models.wrn import BatchNorm, GlobalAverage, strided
 from .graph import Graph, UnsupportedLayerError, Value, form, write
 
 
@@ -36,7 +36,7 @@ def _relu(layer: nn.ReLU, graph: Graph, x: Value) -> Value:
     return replace(x, name=graph.node("Relu", x.name))
 
 
-@form(nn.BatchNorm2d)
+@form(nn.BatchNorm2d, BatchNorm)
 def _batch_norm(layer: nn.BatchNorm2d, graph: Graph, x: Value) -> Value:
     assert layer.running_mean is not None
     assert layer.running_var is not None
