@@ -48,8 +48,8 @@ def test_a_row_at_each_rung_and_at_the_end_with_columns_of_the_results(digits: D
         assert 0 <= row["robust"] <= min(row["natural"], row["fgsm"], row["pgd"]) <= 1
         assert row["latency_p95"] >= row["latency_p50"] > 0
         assert row["split"] == "validation"
-        assert row["engine"].startswith("onnxruntime")
-        assert row["engine_reason"] is None
+        assert row["engine"] == "onnxruntime"
+        assert row["engine_reason"].startswith("onnxruntime-kernel: ")  # weights with noise keep gates out of it
 
 
 def test_rungs_change_nothing_in_the_training(digits: Dataset, plan: Plan) -> None:
