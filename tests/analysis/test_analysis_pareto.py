@@ -121,4 +121,4 @@ def test_the_module_is_a_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "analysis.pareto", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: `RUN` must be the folder of a run")
+    assert done.stderr.startswith("error: a run is a folder with a run.json")

@@ -3,7 +3,7 @@
 A block of Python whose first line is a comment with a file name belongs to that file: `# my_space.py` is the whole
 file, `# FILE, in NAME` comes right after the line that begins with NAME, `# FILE, before NAME` right above it. Other
 Python is run as it stands, and `bash` line by line. `text` is output. A comment `<!-- proved by tests/x.py -->` above
-a block says which test runs it instead.
+a block, or `<!-- blocks proved by tests/x.py -->` for a whole page, says which test runs it instead.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ class Block:
 def blocks(page: Path) -> Iterator[Block]:
     """The blocks of a page, in order."""
     source = page.read_text()
+    proof = re.search(r"^<!-- blocks proved by ([\w./-]+) -->$", source, flags=re.MULTILINE)
     for found in FENCE.finditer(source):
         line = source.count("\n", 0, found.start("text")) + 1
-        yield Block(found["kind"], found["text"], line, found["proof"])
+        yield Block(found["kind"], found["text"], line, found["proof"] or (proof and proof[1]))
 
 
 def apply(block: Block, folder: Path, environment: dict[str, str]) -> None:

@@ -95,7 +95,7 @@ def test_cw_counts_at_its_budget_and_reports_its_norms(trained: Network, digits:
 
 
 def test_the_report_s_cw_changes_almost_nothing(trained: Network, digits: Dataset) -> None:
-    row = measure(trained, digits, adversaries=PROTOCOLS["report"].adversaries[-1:])
+    row = measure(trained, digits, adversaries=[one for one in PROTOCOLS["report"].adversaries if one.method == "cw"])
     assert row["cw"] >= row["natural"] - 0.03  # type: ignore[operator]
 
 

@@ -56,7 +56,7 @@ def another_value(content: bytes) -> bytes:
     [
         lambda content: b"",
         lambda content: b"\0" * len(content),
-        lambda content: content[: len(content) // 2] + b"?" + content[len(content) // 2 + 1 :],
+        lambda content: content[: len(content) // 2] + content[len(content) // 2 :].replace(b"op_code", b"op_c?de", 1),
         lambda content: content[: len(content) // 2] + content[len(content) // 2 + 300 :],
         without_last_lines,
         another_value,

@@ -68,6 +68,7 @@ def test_a_node_that_does_not_share_the_run_s_folder_says_so(digits: Dataset, pl
 def test_a_trial_whose_workers_die_in_one_epoch_has_crashed_and_other_losses_do_not_count(
     digits: Dataset, plan: Plan, tmp_path: Path
 ) -> None:
+    RunFolder(tmp_path).write_info({})
     config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
 
     def begin(driver: int) -> Worker:
@@ -95,6 +96,7 @@ def test_a_trial_whose_workers_die_in_one_epoch_has_crashed_and_other_losses_do_
 
 def test_a_recipe_that_raises_is_a_result_with_its_reason(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
     worker = Worker.__new__(Worker)
+    RunFolder(tmp_path).write_info({})
     config = {"trial": "0000", "recipe": '{"model": {"depth": 11}}', "seed": 0}
     worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1)
     result = worker.step()
