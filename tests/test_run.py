@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -186,16 +185,13 @@ CRASHING = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path) -> None:
     """A learning rate of 10 ends in NaN within a few epochs: a row with its reason, not the end of the search."""
     (tmp_path / "small.py").write_text(CRASHING)
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (400, 8, 8, 3), dtype=np.uint8), np.arange(400) % 4
     np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40])
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    logged = ["--log-to", "wandb"] if importlib.util.find_spec("wandb") else []
     done = run(
-        *logged,
         *("--space", "small.py", "--dataset", "own.npz", "--trials", "2", "--epochs", "6", "--scheduler", "none"),
         *("--name", "own", "--concurrency", "1", "--protocol", "report", "--final-images", "0"),
         cwd=tmp_path,
@@ -211,10 +207,6 @@ def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path, monkeyp
     measured = frame.dropna(subset="robust")
     assert set(measured["epsilon"]) == {0.3}
     assert set(measured["dataset"]) == {"own.npz"}
-    logs = [path.read_bytes() for path in (tmp_path / "runs" / "own" / "wandb").glob("offline-run-*/*.wandb")]
-    assert len(logs) == (3 if logged else 0)  # the baseline, and both trials
-    for name in (b"latency_p50", b"train/loss", b"settings"):
-        assert all(name in log for log in logs)
 
 
 @pytest.mark.parametrize(
