@@ -70,9 +70,7 @@ def test_two_fifths_of_the_blocks_go_at_equal_robust_accuracy() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_is_left_is_smaller_and_faster_with_the_same_logits() -> None:
-    """Beside the network deployed without the prior, which has every block; p50 at batch 1, in one engine, the better of
-    two.
-    """
+    """Beside the network deployed without the prior, which has every block; p50 at batch 1, the better of two."""
     pruned, plain = trained(IBP()).network, trained(None).network
     small, large = deploy(pruned, 1), deploy(plain, 1)
     images = data.to_tensor(DIGITS.test.images, CPU)
