@@ -74,4 +74,4 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "html" / "reference" / "robustsearch.recipe.html").is_file()
+    assert (tmp_path / "html" / "reference" / "robustsearch" / "robustsearch.recipe.html").is_file()
