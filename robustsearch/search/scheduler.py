@@ -69,7 +69,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         if last is None or last.kind != "report":
             return
         entry, row = self._ledger.entries[str(last.trial)], last.data["row"]
-        place = len(self._rungs.get(row["epoch"], ())) - 1 if is_measured(row) else None
+        place = len(self._rungs.get(_rung(row), ())) - 1 if is_measured(row) else None
         self._decide(entry, row["epoch"], entry.role != "search" or self._goes_on(row, place))
 
     def _stop(self, name: str, reason: str, epoch: int) -> None:
