@@ -31,3 +31,16 @@ def test_only_the_newest_records_of_a_rung_are_compared(monkeypatch: pytest.Monk
         assert report(number, 0.6) == scheduler.STOP
     assert report(13, 0.65) == scheduler.CONTINUE
     assert report(14, 0.5) == scheduler.STOP
+
+
+def test_a_decision_that_a_dead_driver_left_open_is_made_among_the_records_of_its_device() -> None:
+    """Nine trials that none dominates; the last adds the most, its driver dies on its report, and it must go on."""
+    ledger = Ledger(None)
+    points = [(0.50 + 0.001 * number, 2.0 * 1.2**number) for number in range(8)] + [(0.99, 20.0)]
+    for number, (robust, latency) in enumerate(points):
+        name = f"{number:04d}"
+        ledger.ask(name, "search", Recipe(), 0, None)
+        row = {"epoch": 6, "robust": robust, "latency_p50": latency, "n": 10**6, "device": "a processor"}
+        ledger.report(name, row)
+    RungScheduler(ledger, eta=2, changed=lambda entry: None)
+    assert ledger.entries["0008"].state == "running"
