@@ -25,6 +25,7 @@ from .table_effects import Line, lines
 from .table_notes import notes
 from .table_numbers import Cell, Measured, Numbers, layouts, measured, numbers, reference_name
 
+TRIED = "What was tried at each place"
 LEVEL = 0.05
 """Differences whose corrected p is below this are marked."""
 
@@ -61,7 +62,7 @@ class Tables:
         self.found: Measured = measured(run)
         self.numbers: Numbers = numbers(self.found)
         self.layouts = layouts(self.found)
-        self.effects = lines(self.found)
+        self.effects = lines(self.found.only(self.found.stood))
 
     def write(self, folder: Path) -> list[Path]:
         """Write the files into a folder.
@@ -87,7 +88,8 @@ class Tables:
                 for column in self._columns(layout):
                     published = layout.published.get(row, {}).get(column)
                     share = math.nan if published is None else published / 100
-                    yield [layout.title, row, column, *astuple(cells[column]), share]
+                    title = layout.title if row in self.found.stood else TRIED
+                    yield [title, row, column, *astuple(cells[column]), share]
 
     def _columns(self, layout: Layout) -> list[str]:
         return [column for column in layout.columns if column in self.found.values]
@@ -99,7 +101,7 @@ class Tables:
         return (
             "Mean over seeds [95% interval over seeds and images; of latency, over seeds]"
             + (" (published value)" if published else "")
-            + f". Differences are from {reference_name(self.found.rows)}, paired by seed, in points; of latency, "
+            + f". Differences are from {reference_name(self.found.stood)}, paired by seed, in points; of latency, "
             f"ratios. An asterisk marks those with p < {LEVEL:g}, corrected for the rows of a column (Holm). Images "
             "are taken as independent between rows, so intervals are rather too wide than too narrow."
         )
@@ -126,11 +128,13 @@ class Tables:
 
     def bodies(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
         """Title, headings and lines of each table: values, differences without the first row, further effects."""
+        reference = reference_name(self.found.stood)
         for layout in self.layouts:
             columns = self._columns(layout)
             head = ["row", *(COLUMNS[column].heading for column in columns), "seeds"]
             values, differences = [], []
-            for place, (name, cells) in enumerate(self.numbers.items()):
+            for place, name in enumerate(self.found.stood):
+                cells = self.numbers[name]
                 seeds, known = str(max(cell.seeds for cell in cells.values())), layout.published.get(name, {})
                 own = [(cells[key], COLUMNS[key].timed, known.get(key)) for key in columns]
                 values.append([name, *(_value(cell, timed, published) for cell, timed, published in own), seeds])
@@ -138,7 +142,9 @@ class Tables:
                     differences.append([name, *(_difference(cell, timed) for cell, timed, _ in own), seeds])
             yield layout.title, head, values
             if differences:
-                yield f"{layout.title}: differences from {reference_name(self.found.rows)}", head, differences
+                yield f"{layout.title}: differences from {reference}", head, differences
+        if self.found.places:
+            yield TRIED, *self._tried()
         for kind, title in (
             ("front", "What each row adds to the front's hypervolume, in points of robust accuracy within a budget"),
             ("factor", "Factors: high level minus low, and how far they act together"),
@@ -148,6 +154,20 @@ class Tables:
                 aliased = any(line.aliases for line in chosen)
                 head = ["row" if kind == "front" else "term", "column", "effect [95%]", "p", *["same as"] * aliased]
                 yield title, head, [_effect(line, aliased) for line in chosen]
+
+    def _tried(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and lines of what a gaining path tried: accuracies, and what each adds to what was taken before."""
+        columns = [column for column in ("robust", "adaptive") if column in self.found.values]
+        headings = [text for column in columns for text in (COLUMNS[column].heading, "difference")]
+        body = []
+        for place in self.found.places:
+            for row in place.tried:
+                known = self.numbers.get(row)
+                cells = [known[column] for column in columns] if known else []
+                values = [text for cell in cells for text in (_value(cell, False, None), _difference(cell, False))]
+                failed = str(self.found.failed.get(row, 0))
+                body.append([row, *(values or ["–"] * len(headings)), failed, "taken" if row == place.taken else ""])
+        return ["row", *headings, "failed", ""], body
 
 
 def _write_csv(path: Path, head: list[str], rows: Iterator[Sequence[object]]) -> None:

@@ -26,10 +26,25 @@ def notes(table: Numbers, measured: Measured) -> list[str]:
             f"CW takes less than {100 * CLEARLY:g} points off the natural accuracy in {', '.join(harmless)}: it hardly "
             "attacks these networks, so its column says nothing about them."
         )
+    found += _chosen(measured)
     found += _protocols(measured)
     found += _hidden(measured)
     if measured.masked:
         found.append(f"Masking checks failed in {', '.join(measured.masked)}.")
+    return found
+
+
+def _chosen(measured: Measured) -> list[str]:
+    """What a path says that chose its steps by the numbers that it shows."""
+    if not measured.places:
+        return []
+    found = [
+        "Each step was chosen by the same trials that are shown here, as the row of its place with the highest mean of "
+        "`robust` (after those of which more trials failed), so its effect is optimistic (winner's curse), and that of "
+        "the next step, which starts from there, rather pessimistic. Asterisks are corrected for all that was tried."
+    ]
+    if undecided := [place.number for place in measured.places if place.taken is None]:
+        found.append(f"The path has not reached its end: nothing is taken yet at place {undecided[0]}.")
     return found
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from robustsearch import events, results
 from robustsearch.ablation.designs import BASE
-from robustsearch.ablation.paths import START
+from robustsearch.ablation.paths import START, step_of
 from robustsearch.ablation.statistics import Effects, adjusted, mean, paired
 from robustsearch.errors import RunError
 from robustsearch.runfolder import RunFolder
 
 from .load import Run
 from .table_columns import COLUMNS, FINAL, FINAL_SPLIT, PLAIN, REPORT, TABLE_1, TABLE_2, Column, Layout
+from .table_places import Place, places
 
 Array = NDArray[np.float64]
 
@@ -39,6 +41,21 @@ class Measured:
     """Trials in which a masking check failed."""
     finals: list[dict[str, Any]]
     """Their last evaluations, those behind the adaptive columns."""
+    places: list[Place]
+    """What a gaining path tried, rows that were never measured included; empty for any other design."""
+    failed: dict[str, int]
+    """Row to the number of its trials that failed."""
+
+    @property
+    def stood(self) -> list[str]:
+        """The rows but for those that a gaining path did not take."""
+        left = {row for place in self.places for row in place.tried if row != place.taken}
+        return [row for row in self.rows if row not in left]
+
+    def only(self, rows: Sequence[str]) -> Measured:
+        """The same of these rows alone."""
+        kept = [self.rows.index(row) for row in rows]
+        return replace(self, rows=list(rows), values={name: array[kept] for name, array in self.values.items()})
 
 
 @dataclass(frozen=True)
@@ -72,10 +89,16 @@ def measured(run: Run) -> Measured:
         RunError: the run is none of a design, or nothing of it was measured.
     """
     last: dict[str, dict[int, dict[str, Any]]] = {}
+    recipes: dict[str, str] = {}
+    failed: Counter[str] = Counter()
     for row in run.table.to_pylist():
+        found = re.fullmatch(rf"(.+)-s{row['seed']}", row["trial"])
+        if found:
+            recipes[found[1]] = row["recipe"]
         if row["robust"] is None:
+            failed[found[1] if found else row["trial"]] += row["state"] in results.FAILED
             continue
-        if not (found := re.fullmatch(rf"(.+)-s{row['seed']}", row["trial"])):
+        if not found:
             raise RunError(f"a table needs the run of a design, with trials named ROW-sSEED, but got {row['trial']!r}")
         last.setdefault(found[1], {})[row["seed"]] = row  # rows come by epoch
     if not last:
@@ -86,7 +109,8 @@ def measured(run: Run) -> Measured:
     for row in every:
         final = evaluations.get((row["trial"], row["epoch"]), {})
         row |= {f"final.{name}": value for name, value in final.items()}
-    names = sorted(last, key=_order(run, list(last)).index)
+    order = _order(run, list(recipes))
+    names = [name for name in order if name in last]
     seeds = sorted({seed for trials in last.values() for seed in trials})
     values = {
         name: np.array([[_value(column, last[row].get(seed, {})) for seed in seeds] for row in names])
@@ -101,6 +125,8 @@ def measured(run: Run) -> Measured:
         {str(row["protocol"]) for row in every},
         sorted({row["trial"] for row in every if row["masked"]}),
         finals,
+        places({name: recipes[name] for name in order}),
+        failed,
     )
 
 
@@ -117,16 +143,23 @@ def numbers(found: Measured) -> Numbers:
     """The cells of every row and column."""
     table: Numbers = {name: {} for name in found.rows}
     for column, values in found.values.items():
-        cells = _cells(COLUMNS[column], values, found.images[column], references(found.rows))
+        cells = _cells(COLUMNS[column], values, found.images[column], references(found.rows, found.stood))
         for name, cell in zip(found.rows, cells, strict=True):
             table[name][column] = cell
     return table
 
 
-def references(rows: Sequence[str]) -> list[int]:
-    """For each row the one that it is compared with: on a path the row before, else the first."""
-    path = rows[0] == START and all(re.match(r"\d\d-", row) for row in rows[1:])
-    return [max(0, place - 1) if path else 0 for place in range(len(rows))]
+def references(rows: Sequence[str], stood: Sequence[str] | None = None) -> list[int]:
+    """For each row the one that it is compared with: on a path the row before, else the first.
+
+    A path that tried several rows at a place has taken those in `stood`; without it every row was taken.
+    """
+    steps = [step_of(row) for row in rows]
+    if rows[0] != START or None in steps[1:]:
+        return [0] * len(rows)
+    at = [step[0] if step else 0 for step in steps]
+    taken = [index for index, row in enumerate(rows) if stood is None or row in stood]
+    return [max((index for index in taken if at[index] < place), default=0) for place in at]
 
 
 def layouts(found: Measured) -> list[Layout]:

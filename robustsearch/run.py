@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add = root.add_argument
     add("--space", metavar="NAME", help="lwta, pni, mix, joint, table1 (an ablation) or a .py file")
     add("--ablate", metavar="RUN:TRIAL", help="instead: what each part of this trial's recipe does")
-    add("--design", metavar="NAME", help="of --ablate: leave-one-out (default), one-in, path, random-path")
+    add("--design", metavar="NAME", help="leave-one-out (default), one-in, path, random-path, gaining-path")
     add("--dataset", metavar="NAME", help="digits (default), fashion-mnist, cifar10, cifar100, svhn, FILE.npz")
     add("--data-dir", metavar="DIR", help="where the dataset's files are (default: data)")
     add("--fraction", type=float, metavar="F", help="share of the dataset's images to use (1)")

@@ -1,12 +1,14 @@
 """The path from one recipe to another, change by change: from a default to the best of a search.
 
-What a change gains depends on those before it, so one order is not the answer: compare `gaining_order` with some
-`random_order`s. An order may only pass through recipes that are valid: more draws need a network that is random first.
+What a change gains depends on those before it, so one order is not the answer: compare the one that gains most at each
+place (`gaining`) with some `random_order`s. An order may only pass through recipes that are valid: more draws need a
+network that is random first.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +37,28 @@ def differences(start: Recipe, end: Recipe) -> dict[str, Change]:
     return {name: dict(change) for name, change in found.items()}
 
 
+def changes(start: Recipe, end: Recipe) -> dict[str, Change]:
+    """The `differences`, of which there must be one.
+
+    Raises:
+        SpaceError: there is none.
+    """
+    if not (found := differences(start, end)):
+        raise SpaceError("a path must lead to another recipe, but both are the same")
+    return found
+
+
+def row_name(place: int, change: str) -> str:
+    """Name of the row in which a change is made at this place, from 1."""
+    return f"{place:02d}-{change}"
+
+
+def step_of(row: str) -> tuple[int, str] | None:
+    """Place and change of the row of that name; None where it is no step of a path."""
+    found = re.fullmatch(r"(\d{2,})-(.+)", row)
+    return (int(found[1]), found[2]) if found else None
+
+
 def path(start: Recipe, end: Recipe, order: Sequence[str] | None = None) -> Design:
     """Row `start`, then a row for each change made on top of those before it; the last one is `end`.
 
@@ -47,22 +71,20 @@ def path(start: Recipe, end: Recipe, order: Sequence[str] | None = None) -> Desi
     Raises:
         SpaceError: the order is none of the differences, or passes through what is no recipe; the recipes are equal.
     """
-    changes = differences(start, end)
-    if not changes:
-        raise SpaceError("a path must lead to another recipe, but both are the same")
+    steps = changes(start, end)
     if order is None:
-        order = _order(start, changes, lambda ways: ways[0][0])
-    if sorted(order) != sorted(changes):
+        order = _order(start, steps, lambda ways: ways[0][0])
+    if sorted(order) != sorted(steps):
         raise SpaceError(
-            f"the order of a path must name each difference once ({', '.join(changes)}), but got {', '.join(order)}"
+            f"the order of a path must name each difference once ({', '.join(steps)}), but got {', '.join(order)}"
         )
     rows, recipe = {START: start}, start
     for place, name in enumerate(order, 1):
         try:
-            recipe = recipe.replace(**changes[name])
+            recipe = recipe.replace(**steps[name])
         except RecipeError as error:
             raise SpaceError(f"a path must pass through recipes, but after {name!r} it is at none: {error}") from error
-        rows[f"{place:02d}-{name}"] = recipe
+        rows[row_name(place, name)] = recipe
     return listed(rows)
 
 
@@ -72,27 +94,19 @@ def random_order(start: Recipe, end: Recipe, seed: int) -> list[str]:
     return _order(start, differences(start, end), lambda ways: chance.choice(ways)[0])
 
 
-def gaining_order(start: Recipe, end: Recipe, gain: Callable[[Recipe], float]) -> list[str]:
-    """The changes in an order for `path`: at each place the one whose recipe has the highest `gain` (greedy).
-
-    With c changes it asks for at most c (c + 1) / 2 gains, each a measurement of that recipe.
-    """
-    return _order(start, differences(start, end), lambda ways: max(ways, key=lambda way: gain(way[1]))[0])
-
-
-def _order(start: Recipe, changes: dict[str, Change], choose: Callable[[list[tuple[str, Recipe]]], str]) -> list[str]:
+def _order(start: Recipe, steps: dict[str, Change], choose: Callable[[list[tuple[str, Recipe]]], str]) -> list[str]:
     """Make the changes one by one: `choose` names one of those that now lead to a recipe."""
     order: list[str] = []
-    while len(order) < len(changes):
+    while len(order) < len(steps):
         ways = []
-        for name in changes:
+        for name in steps:
             if name not in order:
                 try:
-                    ways.append((name, start.replace(**changes[name])))
+                    ways.append((name, start.replace(**steps[name])))
                 except RecipeError:
                     continue
         if not ways:
-            left = ", ".join(name for name in changes if name not in order)
+            left = ", ".join(name for name in steps if name not in order)
             raise SpaceError(f"a path must pass through recipes, but none of these leads to one alone: {left}")
         order.append(choose(ways))
         start = dict(ways)[order[-1]]

@@ -8,6 +8,7 @@ says all that it is without.
     one-in           the plain network, and the plain network with each component that can stand alone
     path             from the plain network to the recipe, change by change, as `paths` has them
     random-path      the same in a random order
+    gaining-path     the same, at each place the change that gains most, as `gaining` finds it
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 from ..errors import RecipeError, SpaceError
 from ..recipe import Recipe
 from .designs import ALL, BASE, Change, Design, listed
+from .gaining import GainingPath
 from .paths import path, random_order
 
-DESIGNS = ("leave-one-out", "one-in", "path", "random-path")
+DESIGNS = ("leave-one-out", "one-in", "path", "random-path", "gaining-path")
 
 GROUPS = {
     "mix": "attacks",
@@ -32,8 +34,8 @@ GROUPS = {
 """Fields that make one component together: what a batch is attacked with; the others are their own."""
 
 
-def design(kind: str, plain: Recipe, recipe: Recipe, seed: int = 0) -> Design:
-    """The rows of a design of this name; `seed` is that of a random order.
+def design(kind: str, plain: Recipe, recipe: Recipe, seed: int = 0) -> Design | GainingPath:
+    """The rows of a design of this name, or the path that finds its own; `seed` is that of a random order.
 
     Raises:
         SpaceError: there is no such design, or the recipe adds nothing to the plain one.
@@ -48,6 +50,8 @@ def design(kind: str, plain: Recipe, recipe: Recipe, seed: int = 0) -> Design:
     if kind == "one-in":
         alone = {name: found for name in parts if (found := _with(plain, {name: parts[name]})[0]) != plain}
         return listed({BASE: plain} | _distinct(alone))
+    if kind == "gaining-path":
+        return GainingPath(plain, recipe)
     return path(plain, recipe, random_order(plain, recipe, seed) if kind == "random-path" else None)
 
 

@@ -5,6 +5,7 @@ ledger      what every trial is and was, rebuilt from the event log; writes the 
 proposer    a ledger's trials behind Ray Tune's `Searcher`, for the two that follow
 searcher    Optuna's ask and tell
 listed      the rows of a design
+gaining     the rows of a path that finds its own
 racing      which candidate for the front is trained again with another seed
 halving     which trials go on: multi-objective asynchronous successive halving
 scheduler   that rule behind Ray Tune's `TrialScheduler`

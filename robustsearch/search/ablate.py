@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import results
 from ..ablation.designs import Design
+from ..ablation.gaining import GainingPath
 from ..ablation.point import DESIGNS, design
 from ..errors import UserError
 from ..recipe import Recipe
@@ -41,8 +42,8 @@ def of_point(given: dict[str, Any]) -> dict[str, Any]:
     return inherited | own | given
 
 
-def rows_of(kind: str, base: str, seed: int) -> Design:
-    """The rows of a design around a recipe, as JSON, whose plain network is trained as long as it is.
+def design_of(kind: str, base: str, seed: int) -> Design | GainingPath:
+    """The design of this name around a recipe, as JSON, whose plain network is trained as long as it is.
 
     Raises:
         SpaceError: there is no such design, or the recipe is the plain one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..ablation.gaining import GainingPath
 from ..recipe import Mix, Recipe, Training
 from .settings import SEEDS, Settings
 
@@ -33,15 +34,18 @@ def make_searcher(
     A design needs no study.
     """
     from . import spaces
+    from .gaining import GainingSearcher
     from .listed import ListedSearcher
     from .searcher import OptunaSearcher
 
     space = spaces.of(settings)
     if space.design:
-        rows = {
-            name: recipe.replace(**{"training.epochs": settings.epochs}) for name, recipe in space.rows(epsilon).items()
-        }
-        return ListedSearcher(rows, ledger, seeds=settings.seeds or SEEDS, seed=settings.seed)
+        trained, seeds = {"training.epochs": settings.epochs}, settings.seeds or SEEDS
+        if path := space.path(epsilon):
+            path = GainingPath(path.start.replace(**trained), path.end.replace(**trained))
+            return GainingSearcher(path, ledger, seeds=seeds, seed=settings.seed)
+        rows = {name: recipe.replace(**trained) for name, recipe in space.rows(epsilon).items()}
+        return ListedSearcher(rows, ledger, seeds=seeds, seed=settings.seed)
     assert study is not None
     return OptunaSearcher(
         space,

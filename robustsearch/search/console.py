@@ -20,13 +20,13 @@ class Progress:
         console: Console,
         ledger: Ledger,
         attained: Attained,
-        trials: int,
+        left: Callable[[], int],
         epochs: int,
         wrote: Callable[[int], object] | None = None,
     ) -> None:
-        """`trials` are expected, of `epochs` each; `wrote(ended)` is called after each line."""
+        """`left()` more trials may be asked for, of `epochs` each; `wrote(ended)` is called after each line."""
         self._console, self._ledger, self._attained = console, ledger, attained
-        self._trials, self._epochs, self._wrote = trials, epochs, wrote
+        self._to_come, self._epochs, self._wrote = left, epochs, wrote
         self._start = time.monotonic()
         self._before = attained.epochs
 
@@ -54,7 +54,7 @@ class Progress:
 
     def _expected(self) -> int:
         """Trials in all, as far as is known."""
-        return max(self._trials, len(self._ledger.entries))
+        return len(self._ledger.entries) + self._to_come()
 
     def _work(self) -> tuple[float, float]:
         """Epochs trained so far, and expected in all: a trial to come takes as many as those that ended on average."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import data, results
+from ..ablation.gaining import RULE
 from ..ablation.power import detectable, seeds_needed
 from ..errors import UserError
 from ..evaluation.protocols import protocol
@@ -21,6 +23,7 @@ from .forecast import Cost, calibrate, expected_shares, key, makespan, mean_cost
 from .halving import rungs
 from .placement import foreseen
 from .settings import FINAL_OF_DESIGN, Settings
+from .spaces import Size
 
 SAMPLED = 4
 """Recipes of a search space that are calibrated, where no earlier run has times."""
@@ -72,16 +75,22 @@ def forecast(settings: Settings, question: Question, address: str | None) -> lis
         dataset.epsilon_l2,
     )
     lines = [f"{space.name}: {space.summary}"]
+    rounds = [len(recipes)]
     if settings.seeds:
-        rows = len(recipes)
-        lines.append(f"{settings.trials} trials of {settings.epochs} epochs: {rows} rows with {settings.seeds} seeds.")
-        lines += _seeds(settings, question, earlier, rows)
+        size, path = space.size(dataset.epsilon, settings.seeds), space.path(dataset.epsilon)
+        lines.append(f"{size.trials} of {settings.epochs} epochs: {size.rows}.")
+        if path:
+            lines.append(RULE)
+            rounds = [len(rows) for rows in path.rounds()]
+        lines += _seeds(settings, question, earlier, size)
     else:
         lines.append(
             f"{settings.trials} trials of {settings.epochs} epochs, the baseline, and at most {settings.most_repeats} "
             "repeats."
         )
-    lines += _time(settings, question, _costs(settings, recipes, dataset, plan, earlier), plan, place.concurrency)
+    lines += _time(
+        settings, question, _costs(settings, recipes, dataset, plan, earlier), plan, place.concurrency, rounds
+    )
     return [
         *lines,
         f"{place.concurrency} at a time, {settings.cpus_per_trial} CPUs and {place.gpus:g} GPUs each.",
@@ -140,20 +149,28 @@ def _has_final(settings: Settings) -> bool:
 
 
 def _time(
-    settings: Settings, question: Question, costs: tuple[list[Cost], str], plan: Plan, concurrency: int
+    settings: Settings,
+    question: Question,
+    costs: tuple[list[Cost], str],
+    plan: Plan,
+    concurrency: int,
+    rounds: Sequence[int],
 ) -> list[str]:
+    """How long a run takes; `rounds` are the numbers of rows of a design of which each waits for those before."""
     found, source = costs
     stopped = settings.scheduler == "mo-asha"
     epochs, measured = expected_shares(plan.rungs, settings.eta if stopped else None)
     each = [cost.epoch * epochs + cost.rung * measured for cost in found]
     longest = max(each)
     if settings.seeds:
-        each, finals = each * settings.seeds, [cost.final for cost in found] * settings.seeds
+        starts = [0, *accumulate(rounds)]
+        waiting = [each[start:end] * settings.seeds for start, end in pairwise(starts)]
+        finals = [cost.final for cost in found] * settings.seeds
     else:
-        each, finals = [sum(each) / len(each)] * (settings.trials + 1 + settings.most_repeats), []
+        waiting, finals = [[sum(each) / len(each)] * (settings.trials + 1 + settings.most_repeats)], []
     scale = settings.final_images / protocol(FINAL_OF_DESIGN).images
     last = makespan([scale * seconds for seconds in finals], concurrency)
-    wall = makespan(each, concurrency) + last
+    wall = sum(makespan(seconds, concurrency) for seconds in waiting) + last
     kept = f", of which {epochs:.1f} epochs are trained on average" if stopped else ""
     lines = [
         f"A trial takes {_clock(sum(each) / len(each))} on average{kept}, the longest {_clock(longest)} ({source}).",
@@ -164,7 +181,7 @@ def _time(
     return lines
 
 
-def _seeds(settings: Settings, question: Question, earlier: _Earlier | None, rows: int) -> list[str]:
+def _seeds(settings: Settings, question: Question, earlier: _Earlier | None, size: Size) -> list[str]:
     """What the seeds can tell, and how many would tell the wanted difference."""
     if earlier is None:
         return ["What they can tell needs the variance of trials already run: add --like RUN."]
@@ -177,7 +194,7 @@ def _seeds(settings: Settings, question: Question, earlier: _Earlier | None, row
     given: dict[str, Any] = {
         "images": min(int(row["n"]) for row in measured if row["n"]),
         "accuracy": sum(accuracies) / len(accuracies),
-        "comparisons": max(1, rows - 1),
+        "comparisons": max(1, size.most - 1),
     }
     between = 2**0.5 * sd  # of the difference of two rows
     found = detectable(between, settings.seeds, **given) if settings.seeds > 1 else 1.0
@@ -190,8 +207,9 @@ def _seeds(settings: Settings, question: Question, earlier: _Earlier | None, row
     ]
     if question.resolution is not None:
         needed = seeds_needed(question.resolution / 100, between, **given)
+        trials = replace(size, seeds=needed or 0).trials.lower()
         lines.append(
-            f"For {question.resolution:g} points it takes {needed} seeds, {needed * rows} trials: --seeds {needed}."
+            f"For {question.resolution:g} points it takes {needed} seeds, {trials}: --seeds {needed}."
             if needed
             else f"For {question.resolution:g} points no number of seeds is enough on {given['images']} images: their "
             "part in the variance alone is too large."

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ray.tune.search import Searcher
 
@@ -22,22 +21,33 @@ class ListedSearcher(LedgerSearcher):
     def __init__(self, rows: Mapping[str, Recipe], ledger: Ledger, *, seeds: int, seed: int) -> None:
         """All `rows` with the seeds `seed`, `seed + 1`, ..., `seeds` of them, but for what the ledger has had."""
         super().__init__(ledger)
-        self._first = seed
-        self._left = deque(
-            (name, recipe, seed + offset)
-            for offset in range(seeds)
-            for row, recipe in rows.items()
-            if (name := f"{row}-s{seed + offset}") not in ledger.entries
-        )
+        self._rows, self._seeds = rows, range(seed, seed + seeds)
 
     @property
     def left(self) -> int:
         """Trials that nobody has asked for yet."""
-        return len(self._left)
+        rows, more = self._wanted()
+        return sum(1 for _ in self._unasked(rows)) + more * len(self._seeds)
+
+    def _wanted(self) -> tuple[Mapping[str, Recipe], int]:
+        """The rows to be run as far as they are known now, and how many more there may be."""
+        return self._rows, 0
+
+    def _unasked(self, rows: Mapping[str, Recipe]) -> Iterator[tuple[str, Recipe, int]]:
+        """Name, recipe and seed of each trial of these rows that the ledger does not have, in order."""
+        for seed in self._seeds:
+            for row, recipe in rows.items():
+                if (name := trial_name(row, seed)) not in self._ledger.entries:
+                    yield name, recipe, seed
 
     def _next(self) -> Entry | str | None:
-        """The next row with the next seed; `FINISHED` after the last."""
-        if not self._left:
-            return str(Searcher.FINISHED)
-        name, recipe, seed = self._left.popleft()
-        return self._ledger.ask(name, "search" if seed == self._first else "repeat", recipe, seed, None)
+        """The next row with the next seed; None while rows may follow, `FINISHED` after the last."""
+        rows, more = self._wanted()
+        for name, recipe, seed in self._unasked(rows):
+            return self._ledger.ask(name, "search" if seed == self._seeds[0] else "repeat", recipe, seed, None)
+        return None if more else str(Searcher.FINISHED)
+
+
+def trial_name(row: str, seed: int) -> str:
+    """Name of the trial of a row with a seed."""
+    return f"{row}-s{seed}"

@@ -20,6 +20,14 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._names: dict[str, str] = {}
         self._pending = deque(ledger.running.values())
 
+    @property
+    def left(self) -> int:
+        """Trials that nobody has asked for yet, as far as is known: at most so many, and 0 only where none will be.
+
+        Further seeds of a search are not counted.
+        """
+        raise NotImplementedError
+
     def _next(self) -> Entry | str | None:
         """A new trial of the ledger; None while there may be one later, else `FINISHED`."""
         raise NotImplementedError

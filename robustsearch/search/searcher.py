@@ -173,9 +173,14 @@ class OptunaSearcher(LedgerSearcher):
             for start in space.starts[len(own) :]:
                 study.enqueue_trial(dict(start))
 
+    @property
+    def left(self) -> int:
+        """Trials that the sampler has not been asked for yet."""
+        return max(0, self._trials - len(self._ledger.searched))
+
     def _next(self) -> Entry | str | None:
         """What the sampler asks for, then repeats."""
-        if len(self._ledger.searched) < self._trials:
+        if self.left:
             return self._ask()
         if (repeat := self._repeat()) is not None:
             return repeat

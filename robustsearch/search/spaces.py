@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from robustsearch import search_spaces  # type: ignore[attr-defined]  # the folder `search_spaces`, as installed
 
 from ..ablation.designs import Design, listed
+from ..ablation.gaining import GainingPath
 from ..errors import SpaceError
 from ..recipe import Recipe, explain
 from ..seeds import derive
@@ -42,6 +43,28 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How many rows a design has, at least and at most, and seeds of each."""
+
+    fewest: int
+    most: int
+    seeds: int
+
+    @property
+    def trials(self) -> str:
+        """How many trials that is, in words that begin a sentence."""
+        if self.fewest == self.most:
+            return f"{self.most * self.seeds} trials"
+        return f"At least {self.fewest * self.seeds} and at most {self.most * self.seeds} trials"
+
+    @property
+    def rows(self) -> str:
+        """Rows and seeds, in words."""
+        rows = f"{self.most}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
+        return f"{rows} rows with {self.seeds} seeds"
+
+
+@dataclass(frozen=True)
 class Space:
     """A search space."""
 
@@ -52,25 +75,39 @@ class Space:
     """`suggest(trial, epsilon) -> Recipe`; a design has none, and this raises."""
     starts: tuple[dict[str, Any], ...]
     """Settings tried first."""
-    design: Callable[[float], Mapping[str, Recipe]] | None = None
-    """`design(epsilon) -> dict[str, Recipe]`, the rows of an ablation by name; None in a search."""
+    design: Callable[[float], Mapping[str, Recipe] | GainingPath] | None = None
+    """`design(epsilon) -> dict[str, Recipe]`, the rows of an ablation by name, or the path that finds its own; None in
+    a search."""
     protocol: str | None = None
     """Evaluation protocol that the space asks for, where the user does not."""
 
+    def path(self, epsilon: float) -> GainingPath | None:
+        """The path whose rows follow from what they measure; None where the design lists its rows."""
+        found = self._designed(epsilon)
+        return found if isinstance(found, GainingPath) else None
+
     def rows(self, epsilon: float) -> Design:
-        """The rows of a design, in order.
+        """The rows of a design, in order; of a path that finds its own, as many as there may be.
 
         Raises:
             SpaceError: they are no design, or are not all trained for the same number of epochs.
         """
-        assert self.design is not None
-        with _blamed(f"`design` of space {self.name!r} must yield recipes, but"):
-            found = self.design(epsilon)
-        rows = listed(found)
+        found = self._designed(epsilon)
+        rows = listed(found.longest() if isinstance(found, GainingPath) else found)
         epochs = {recipe.training.epochs for recipe in rows.values()}
         if len(epochs) > 1:
             raise SpaceError(f"the rows of a design must have the same epochs, but have {sorted(epochs)}")
         return rows
+
+    def size(self, epsilon: float, seeds: int) -> Size:
+        """How large a design is with so many seeds of each row."""
+        path, rows = self.path(epsilon), len(self.rows(epsilon))
+        return Size(path.fewest if path else rows, rows, seeds)
+
+    def _designed(self, epsilon: float) -> Mapping[str, Recipe] | GainingPath:
+        assert self.design is not None
+        with _blamed(f"`design` of space {self.name!r} must yield recipes, but"):
+            return self.design(epsilon)
 
     def sample(self, epsilon: float, seed: int, count: int = PROBES) -> list[Sample]:
         """The starts, then random settings, `count` in all or more; of a design, its rows, which have no settings.
@@ -143,11 +180,11 @@ def of(settings: Settings) -> Space:
     base, kind = settings.base, settings.design
     if base is None or kind is None:
         return find(settings.space)
-    from .ablate import rows_of
+    from .ablate import design_of
 
-    rows = rows_of(kind, base, settings.seed)
+    design = design_of(kind, base, settings.seed)
     summary = f"Ablation ({kind}) of {Recipe.from_json(base).describe()}."
-    return Space(settings.space, summary, _no_suggest, (), lambda epsilon: rows)
+    return Space(settings.space, summary, _no_suggest, (), lambda epsilon: design)
 
 
 def _no_suggest(*_: object) -> Recipe:

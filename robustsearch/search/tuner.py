@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import data
+from ..ablation.gaining import RULE
 from ..errors import UserError
 from ..evaluation.protocols import protocol
 from ..pareto import SPAN
@@ -24,6 +25,7 @@ from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from ..trial import Plan
     from .spaces import Sample, Space
 
 
@@ -135,7 +137,7 @@ def _run(
         f"{dataset.name}: {len(dataset.train)} training and {len(dataset.validation)} validation images, "
         f"epsilon {dataset.epsilon:.4g}.",
         *place.lines(folder.info().get("device")),
-        *_intentions(settings, samples, plan.rungs, place.concurrency),
+        *_intentions(settings, space, samples, plan, place.concurrency),
         f"Run folder: {folder.store.url if folder.store else folder.root}",
     )
     with Ledger(folder, max_latency=settings.max_latency) as ledger:
@@ -147,9 +149,8 @@ def _run(
             study, done = restore_study(folder, settings, ledger, samples, dataset.epsilon)
             if done:
                 say(out, done)
-        expected = settings.trials + (study is not None)  # the baseline
-        progress = Progress(out, ledger, attained, expected, settings.epochs, board.write)
         searcher = make_searcher(settings, ledger, study, dataset.epsilon)
+        progress = Progress(out, ledger, attained, lambda: searcher.left, settings.epochs, board.write)
         drivers = len(ledger.log.of("start"))
         worker = tune.with_parameters(
             Worker, place=folder.place, dataset=dataset, plan=plan, threads=settings.cpus_per_trial, driver=drivers
@@ -172,8 +173,7 @@ def _run(
             ),
         ).fit()
         board.close()
-        asked = ledger.entries if space.design else ledger.searched
-        if ledger.running or len(asked) < settings.trials:
+        if ledger.running or searcher.left:
             raise KeyboardInterrupt
         if attained.hypervolume is not None:
             say(
@@ -189,16 +189,15 @@ def _run(
     return crashed
 
 
-def _intentions(settings: Settings, samples: list[Sample], rungs: tuple[int, ...], concurrency: int) -> list[str]:
+def _intentions(settings: Settings, space: Space, samples: list[Sample], plan: Plan, concurrency: int) -> list[str]:
     """What is going to be run."""
     if settings.seeds:
-        return [
-            f"{settings.trials} trials of {settings.epochs} epochs, each of {len(samples)} rows with {settings.seeds} "
-            f"seeds; none is stopped; {concurrency} at a time."
-        ]
+        size = space.size(plan.epsilon, settings.seeds)
+        what = f"{size.trials} of {settings.epochs} epochs, each of {size.rows}; none is stopped"
+        return [f"{what}; {concurrency} at a time.", *([RULE] if space.path(plan.epsilon) else [])]
     sampler = sampler_of(settings, samples)
     return [
         f"{settings.trials} trials and the baseline of {settings.epochs} epochs, measured after "
-        f"{', '.join(map(str, rungs))}; {sampler}, {settings.scheduler}; {concurrency} at a time.",
+        f"{', '.join(map(str, plan.rungs))}; {sampler}, {settings.scheduler}; {concurrency} at a time.",
         f"At most {settings.most_repeats} more with further seeds, while it is uncertain what is on the front.",
     ]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustsearch.ablation.paths import differences, gaining_order, path, random_order
+from robustsearch.ablation.paths import differences, path, random_order, row_name, step_of
 from robustsearch.errors import SpaceError
 from robustsearch.recipe import LWTA, Mix, Model, Recipe, Training
 from robustsearch.search import spaces
@@ -73,20 +73,14 @@ def test_random_orders_differ_and_the_same_seed_gives_the_same() -> None:
     assert random_order(START, END, 3) == random_order(START, END, 3)
 
 
-def test_the_gaining_order_is_greedy() -> None:
-    """Each recipe's gain is known: wide 1, LWTA 5 but only with the lower rate, PGD 2, rate 3."""
-    asked = []
+@pytest.mark.parametrize("step", [(1, "lwta"), (12, "training.lr"), (100, "lwta.gate-x")])
+def test_a_row_s_name_says_place_and_change(step: tuple[int, str]) -> None:
+    assert step_of(row_name(*step)) == step
 
-    def gain(recipe: Recipe) -> float:
-        asked.append(recipe)
-        low = recipe.training.lr == 0.05
-        return (
-            (recipe.model.widen_factor == 2) + 5 * (recipe.lwta is not None and low) + 2 * (recipe.mix == PGD) + 3 * low
-        )
 
-    order = gaining_order(START, END, gain)
-    assert order[:4] == ["training.lr", "lwta", "mix", "model.widen_factor"]
-    assert len(asked) <= 6 * 7 / 2
+@pytest.mark.parametrize("row", ["start", "1-lwta", "base", "01-"])
+def test_other_rows_are_no_steps(row: str) -> None:
+    assert step_of(row) is None
 
 
 @settings(max_examples=60, deadline=None)

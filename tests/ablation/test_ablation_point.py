@@ -68,8 +68,16 @@ def test_paths_lead_from_one_to_the_other_and_random_ones_follow_their_seed() ->
     assert len(set(orders)) > 1
 
 
+def test_a_gaining_path_leads_from_one_to_the_other() -> None:
+    found = design("gaining-path", PLAIN, WHOLE)
+    assert (found.start, found.end) == (PLAIN, WHOLE)
+    assert list(found.rounds()[0])[:3] == ["start", "01-model.widen_factor", "01-lwta"]
+
+
 def test_nothing_to_ablate_is_said() -> None:
-    with pytest.raises(SpaceError, match="must be one of leave-one-out, one-in, path, random-path, but got 'halves'"):
+    with pytest.raises(
+        SpaceError, match=r"must be one of leave-one-out, .*random-path, gaining-path, but got 'halves'"
+    ):
         design("halves", PLAIN, WHOLE)
     with pytest.raises(SpaceError, match="differs from the plain one"):
         design("one-in", PLAIN, PLAIN)
