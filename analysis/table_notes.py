@@ -39,9 +39,9 @@ def _chosen(measured: Measured) -> list[str]:
     if not measured.places:
         return []
     found = [
-        "Each step was chosen by the same trials that are shown here, as the row of its place with the highest mean of "
-        "`robust` (after those of which more trials failed), so its effect is optimistic (winner's curse), and that of "
-        "the next step, which starts from there, rather pessimistic. Asterisks are corrected for all that was tried."
+        "Of the rows tried at a place the one with the highest mean of `robust` was taken (among those of which fewest "
+        "trials failed), and the same trials are shown here: so the effects of the steps are optimistic (winner's "
+        "curse). Asterisks are corrected for all that was tried."
     ]
     if undecided := [place.number for place in measured.places if place.taken is None]:
         found.append(f"The path has not reached its end: nothing is taken yet at place {undecided[0]}.")

@@ -89,12 +89,9 @@ def measured(run: Run) -> Measured:
         RunError: the run is none of a design, or nothing of it was measured.
     """
     last: dict[str, dict[int, dict[str, Any]]] = {}
-    recipes: dict[str, str] = {}
     failed: Counter[str] = Counter()
     for row in run.table.to_pylist():
         found = re.fullmatch(rf"(.+)-s{row['seed']}", row["trial"])
-        if found:
-            recipes[found[1]] = row["recipe"]
         if row["robust"] is None:
             failed[found[1] if found else row["trial"]] += row["state"] in results.FAILED
             continue
@@ -109,8 +106,8 @@ def measured(run: Run) -> Measured:
     for row in every:
         final = evaluations.get((row["trial"], row["epoch"]), {})
         row |= {f"final.{name}": value for name, value in final.items()}
-    order = _order(run, list(recipes))
-    names = [name for name in order if name in last]
+    asked, ended = _asked(run)
+    names = [name for name in dict.fromkeys([*asked, *last]) if name in last]
     seeds = sorted({seed for trials in last.values() for seed in trials})
     values = {
         name: np.array([[_value(column, last[row].get(seed, {})) for seed in seeds] for row in names])
@@ -125,7 +122,7 @@ def measured(run: Run) -> Measured:
         {str(row["protocol"]) for row in every},
         sorted({row["trial"] for row in every if row["masked"]}),
         finals,
-        places({name: recipes[name] for name in order}),
+        places(asked, ended=ended),
         failed,
     )
 
@@ -217,8 +214,11 @@ def _unscaled(effects: Effects, timed: bool) -> Array:
     return np.exp(found) if timed else found
 
 
-def _order(run: Run, names: list[str]) -> list[str]:
-    """Names in the order in which the run asked for them; those it says nothing about last."""
+def _asked(run: Run) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Rows and their recipes in the order in which the run asked for them, and whether it has ended."""
     log, _ = events.read(RunFolder(run.folder).events_file)
-    asked = [re.sub(r"-s\d+$", "", str(event.trial)) for event in log if event.kind == "ask"]
-    return list(dict.fromkeys([*(name for name in asked if name in names), *names]))
+    found: dict[str, dict[str, Any]] = {}
+    for event in log:
+        if event.kind == "ask":
+            found.setdefault(re.sub(r"-s\d+$", "", str(event.trial)), event.data.get("recipe", {}))
+    return found, bool(log) and log[-1].kind == "end"

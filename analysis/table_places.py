@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from robustsearch.ablation.paths import START, differences, step_of
 from robustsearch.recipe import Recipe
@@ -20,8 +21,11 @@ class Place:
     """The one that the rows after it start from; None where nothing is taken yet."""
 
 
-def places(recipes: Mapping[str, str]) -> list[Place]:
-    """The places of a gaining path, from its rows' recipes as JSON; none for a design that tries one row a place."""
+def places(recipes: Mapping[str, Mapping[str, Any]], *, ended: bool) -> list[Place]:
+    """The places of a gaining path from its rows' recipes, in order; none for a design that tries one row a place.
+
+    Until the run has `ended`, the only row of the last place may be the first of several.
+    """
     steps = {row: step for row in recipes if (step := step_of(row))}
     if next(iter(recipes), None) != START or len(steps) < len(recipes) - 1:
         return []
@@ -30,24 +34,13 @@ def places(recipes: Mapping[str, str]) -> list[Place]:
         tried.setdefault(number, []).append(row)
     if len(tried) == len(steps):
         return []
-    found: list[Place] = []
-    left = {change for _, change in steps.values()}
+    found = []
     for number, rows in sorted(tried.items()):
-        taken = _taken(rows, tried.get(number + 1, []), recipes, steps)
-        if taken is None and {steps[row][1] for row in rows} == left:
-            taken = rows[0] if len(rows) == 1 else None  # the last change of all
+        follower = next(iter(tried.get(number + 1, [])), None)
+        if follower is None:
+            taken = rows[0] if ended and len(rows) == 1 else None
+        else:  # it has what was taken, and its own change
+            own, end = [steps[follower][1]], Recipe.of(recipes[follower])
+            taken = next((row for row in rows if list(differences(Recipe.of(recipes[row]), end)) == own), None)
         found.append(Place(number, rows, taken))
-        left -= {steps[taken][1]} if taken else set()
     return found
-
-
-def _taken(
-    rows: Sequence[str], after: Sequence[str], recipes: Mapping[str, str], steps: Mapping[str, tuple[int, str]]
-) -> str | None:
-    """The row that the first of those `after` differs from by its own change alone."""
-    for follower in after[:1]:
-        end = Recipe.from_json(recipes[follower])
-        for row in rows:
-            if list(differences(Recipe.from_json(recipes[row]), end)) == [steps[follower][1]]:
-                return row
-    return None

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from robustsearch.analysis.load import Run, load
+from robustsearch.analysis.table import Tables
+from robustsearch.events import EventLog
 from robustsearch.recipe import Recipe
 from robustsearch.results import write_trial
 
@@ -119,3 +121,20 @@ def hand_run(hand_folder: Path) -> Run:
 def make_row() -> MakeRow:
     """The builder of rows."""
     return row
+
+
+@pytest.fixture(scope="session")
+def tables_of(make_run: MakeRun) -> Callable[..., Tables]:
+    """The tables of a run with these rows, asked for in this order; `ended` or not."""
+
+    def make(rows: Sequence[Mapping[str, Any]], *, ended: bool = True) -> Tables:
+        path = make_run(rows)
+        log = EventLog(path / "events.jsonl")
+        for row in rows:
+            log.append("ask", row["trial"], recipe=json.loads(row["recipe"]))
+        if ended:
+            log.append("end")
+        log.close()
+        return Tables(load(path))
+
+    return make

@@ -10,30 +10,13 @@ import pytest
 from scipy import stats
 
 from robustsearch.ablation.designs import layout
-from robustsearch.analysis.load import load
 from robustsearch.analysis.table import Tables
 from robustsearch.analysis.table_effects import factors
 from robustsearch.analysis.table_numbers import references
-from robustsearch.events import EventLog
 from robustsearch.recipe import Recipe
 
-MakeRow = MakeRun = Callable[..., Any]
+MakeRow = Callable[..., Any]
 Rows = list[dict[str, Any]]
-
-
-@pytest.fixture
-def tables_of(make_run: MakeRun) -> Callable[[Rows], Tables]:
-    """The tables of a run with these rows, asked for in this order."""
-
-    def make(rows: Rows) -> Tables:
-        path = make_run(rows)
-        log = EventLog(path / "events.jsonl")
-        for row in rows:
-            log.append("ask", row["trial"])
-        log.close()
-        return Tables(load(path))
-
-    return make
 
 
 FACTORS = {"gate": {"sample": {}, "mean": {}}, "clean_weight": {"0.0": {}, "0.5": {}}, "pni": {"off": {}, "on": {}}}
