@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robustsearch import events, results
+from robustsearch.devices import comparable
 from robustsearch.errors import RunError
 from robustsearch.runfolder import RunFolder
 
@@ -41,7 +42,7 @@ def open_anyway(folder: Path) -> tuple[Run, list[str]]:
         notes.append(f"What was asked is not known: {error}.")
     table = _table(place.results, notes, "results")
     evaluations = _table(place.evaluations, notes, "evaluations")
-    run = Run(folder, info, results.with_verdicts(table, evaluations), evaluations)
+    run = Run(folder, info, comparable(results.with_verdicts(table, evaluations)), evaluations)
     notes += _progress(place)
     if not table.num_rows:
         notes.append("Nothing has been measured yet: the run has no results.")
@@ -101,7 +102,9 @@ def _progress(place: RunFolder) -> list[str]:
         log, _ = events.read(place.events_file)
     except RunError as error:
         return [f"Whether the run has ended is not known: {error}."]
-    if not log or log[-1].kind == "end":
+    if not log:
+        return ["The run has no event log, so it is not known whether it has ended."]
+    if log[-1].kind == "end":
         return []
     running = {event.trial for event in log if event.kind == "ask"}
     running -= {event.trial for event in log if event.kind in ("tell", "stop", "fail")}

@@ -115,10 +115,13 @@ def _tells(field: Field, switch: Field) -> bool:
 
 
 def _same(one: Field, other: Field) -> bool:
-    """Whether two fields of one kind are on in the same trials, and order (or name) these alike."""
+    """Whether two fields of one kind are on in the same trials, and group these alike: a level, or a place in order.
+
+    Levels of one trial each group nothing: any two such fields would be the same, but for their order.
+    """
     if (one.levels is None) != (other.levels is None) or (one.off != other.off).any():
         return False
-    if one.levels is not None:
+    if one.levels is not None and len(one.levels) < (~one.off).sum():
         pairs = set(zip(one.values, other.values, strict=True))
         return len(pairs) == len(set(one.values)) == len(set(other.values))
     ranks, others = (

@@ -91,7 +91,8 @@ def _points(measured: list[dict[str, Any]], third: str | None) -> list[dict[str,
                 first["robust_low"] = max(0.0, first["robust"] - Z95 * error)
                 first["robust_high"] = min(1.0, first["robust"] + Z95 * error)
             for name in ("latency_p50", "latency_p95"):
-                first[name] = float(np.median([row[name] for row in group]))
+                values = [row[name] for row in group]
+                first[name] = None if None in values else float(np.median(values))
         rows.append(first | {"front_probability": probability, "seeds": len(group)})
     others = [row for row in measured if row["role"] not in ("search", "repeat")]
     return rows + [row | {"front_probability": None, "seeds": 1} for row in others]

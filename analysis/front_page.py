@@ -18,9 +18,11 @@ from robustsearch.results import RECIPE_COLUMNS
 
 from . import style
 from .front import front_rows, staircase
+from .front_figure import draw
 from .front_text import KINDS, Row, count, has_bars, interval, kind, masking, milliseconds, percent, probability
 from .load import Run
 from .page import COPIES, PLOT, copy_button, definitions, document, table
+from .report_figure import image
 
 
 def page(run: Run, points: pa.Table, caption: str, colours: style.Colours | None) -> str:
@@ -34,7 +36,7 @@ def page(run: Run, points: pa.Table, caption: str, colours: style.Colours | None
     )
     body = f"""<main>
 <h1>{escape(title)}</h1>
-{front(points, caption)}
+{front(points, caption, colours)}
 <details><summary>Settings that all points of the search share</summary>
 {definitions(shared_settings(points).items())}</details>
 </main>
@@ -42,12 +44,13 @@ def page(run: Run, points: pa.Table, caption: str, colours: style.Colours | None
     return document(run, title, body, recipes=recipes(points), plot=figure(points, colours))
 
 
-def front(points: pa.Table, caption: str) -> str:
-    """The HTML of a front: where its plot goes, its caption, and its table."""
+def front(points: pa.Table, caption: str, colours: style.Colours | None) -> str:
+    """The HTML of a front: where its plot goes, with a picture of it, its caption, and its table."""
     rows = [table_row(row) for row in front_rows(points)]
+    drawn = image(draw(points, "", colours), "Robust accuracy against latency", dense=points.num_rows > DENSE)
     return f"""<p>Up and to the left is better. Hover over a point for its numbers and settings.</p>
 {COPIES}<figure aria-label="Robust accuracy against latency; the front is also in the table below">
-{PLOT}<figcaption>{escape(caption)}</figcaption>
+{PLOT.format(picture=drawn)}<figcaption>{escape(caption)}</figcaption>
 </figure>
 {table("The front, fastest first", HEADS, rows, name="front-table") if rows else EMPTY}"""
 
@@ -56,6 +59,9 @@ def recipes(points: pa.Table) -> dict[str, str]:
     """The recipe of each trial of a `front_table`, as JSON."""
     return {row["trial"]: row["recipe"] or "" for row in points.select(["trial", "recipe"]).to_pylist()}
 
+
+DENSE = 200
+"""More points than these make a smaller picture of pixels than of lines."""
 
 EMPTY = "<p><strong>No point of the search was measured.</strong></p>"
 

@@ -33,10 +33,12 @@ PLOT_CONFIG = {
 }
 
 PLOT = """\
-<noscript><p>The plot needs JavaScript; the tables do not.</p></noscript>
-<div id="plot"></div>
+<noscript><p>Without JavaScript the plot is a picture; the tables are whole.</p></noscript>
+<div id="plot">{picture}</div>
 """
-"""Where the plot of a document goes."""
+"""Where the plot of a document goes. Until its library has been compiled, which takes longer than all else, and where
+there are no scripts, a picture of it is there.
+"""
 
 
 def document(run: Run, title: str, body: str, *, recipes: Mapping[str, str], plot: Any = None) -> str:
@@ -57,7 +59,7 @@ def document(run: Run, title: str, body: str, *, recipes: Mapping[str, str], plo
         figure = json.loads(plot.to_json()) | {"config": PLOT_CONFIG}
         scripts += [
             f'<script type="application/json" id="figure">{_inert(json.dumps(figure))}</script>',
-            f"<script>{get_plotlyjs()}</script>",
+            f'<script type="text/plain" id="plotly">{get_plotlyjs()}</script>',  # run once the page is there
         ]
     return "\n".join(
         [
@@ -149,15 +151,25 @@ figcaption { margin-top: .5rem; }
 figcaption, footer { color: #4d4d4d; font-size: .875rem; overflow-wrap: anywhere; max-width: 100ch; }
 section { content-visibility: auto; contain-intrinsic-size: auto 40rem; }
 #plot { height: min(72vh, 600px); }
+#plot > img { width: 100%; height: 100%; object-fit: contain; object-position: left; }
 .scroll { overflow-x: auto; margin-bottom: 1rem; }
 .tall { max-height: 80vh; overflow-y: auto; }
 .tall thead th { position: sticky; top: 0; background: #fff; }
 img { max-width: 100%; height: auto; }
 .scroll > img { max-width: none; width: max(100%, 36rem); }
 img.pixels { width: min(100%, 28rem); image-rendering: pixelated; }
+.examples { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem 2rem; }
+.examples { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
+.examples p { margin: 0 0 .25rem; }
+.examples div { display: grid; grid-template-columns: repeat(3, 1fr); gap: .25rem; }
+.examples figure { margin: 0; min-width: 0; }
+.examples figure img { width: 100%; }
+.examples figcaption { margin: 0; line-height: 1.3; }
+.wrong { color: #b34700; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px solid #e6e6e6; }
+#points-table :is(th, td) { padding-right: .5rem; }
 th:first-child { text-align: left; }
 table.prose :is(th, td) { text-align: left; vertical-align: top; }
 table.prose td { white-space: normal; min-width: 5rem; max-width: 60ch; }
@@ -185,13 +197,16 @@ pre { background: #f5f5f5; padding: .5rem .75rem; overflow-x: auto; font-size: .
 @media print {
   body { max-width: none; font-size: 10pt; }
   nav, .controls, .copy, #toast, .modebar { display: none !important; }
-  figure, pre, tr, img { break-inside: avoid; }
+  figure, pre, tr, img, thead { break-inside: avoid; }
+  #plot { height: 440px; }
   h2 { break-after: avoid; }
   .scroll, .tall, pre { overflow: visible; max-height: none; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   .scroll > img { width: 100%; }
   section { content-visibility: visible; }
   table { font-size: 6.5pt; white-space: normal; }
+  .tall thead th { position: static; }
+  :is(#front-table, #points-table) td:nth-child(5) { white-space: nowrap; }
   th, td { padding-right: .4rem; }
 }
 """
@@ -243,9 +258,10 @@ async function copy(trial, epoch) {
   say("copied: " + (text.length > 200 ? text.slice(0, 200) + " …" : text));
 }
 
-for (const button of document.querySelectorAll("button.copy")) {
-  button.addEventListener("click", () => copy(button.dataset.trial, button.dataset.epoch));
-}
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button.copy");
+  if (button) copy(button.dataset.trial, button.dataset.epoch);
+});
 
 function number(cell) {
   const found = /-?[\d.]+/.exec(cell.textContent);
@@ -282,10 +298,20 @@ for (const field of document.querySelectorAll("input[data-filters]")) {
   });
 }
 
-const shown = document.getElementById("figure");
-if (shown) {
-  const { data: traces, layout, config } = JSON.parse(shown.textContent);
+let unfolded = [];
+window.addEventListener("beforeprint", () => {  // paper cannot be clicked
+  unfolded = document.querySelectorAll("details:not([open])");
+  for (const one of unfolded) one.open = true;
+});
+window.addEventListener("afterprint", () => { for (const one of unfolded) one.open = false; });
+
+function draw(figure) {
+  const library = document.createElement("script");
+  library.textContent = document.getElementById("plotly").textContent;
+  document.head.append(library);
+  const { data: traces, layout, config } = JSON.parse(figure.textContent);
   const plot = document.getElementById("plot");
+  plot.replaceChildren();
   Plotly.newPlot(plot, traces, layout, config).then(() => {
     plot.on("plotly_click", (event) => copy(...event.points[0].customdata));
     plot.dataset.drawn = "";
@@ -293,4 +319,7 @@ if (shown) {
   window.addEventListener("beforeprint", () => Plotly.relayout(plot, { width: 640, height: 440 }));
   window.addEventListener("afterprint", () => Plotly.relayout(plot, { width: null, height: null, autosize: true }));
 }
+
+const figure = document.getElementById("figure");
+if (figure) window.addEventListener("load", () => requestAnimationFrame(() => setTimeout(draw, 0, figure)));
 """

@@ -35,11 +35,11 @@ def examples(portrait: Portrait) -> tuple[Figure, str]:
     places = [place for place, image in enumerate(arrays["shown"][attack]) if image >= 0]
     terms = (
         f"{where(portrait)} Pairs of a clean image and its PGD example, each with the class that one prediction gives "
-        "it; blue where it is the true one, vermilion and bold where not."
+        "it; blue where it is the true one, vermilion and bold where not, above the true one."
     )
     with matplotlib.rc_context(style.RC):
         rows = max(1, -(-len(places) // 4))
-        figure = Figure(figsize=(style.SIZE[0], 1.15 * rows + 0.6))
+        figure = Figure(figsize=(style.SIZE[0], 1.25 * rows + 0.6))
         axes = figure.subplots(rows, 8, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
@@ -180,7 +180,10 @@ def _name(axis: Axes, portrait: Portrait, predicted: int, image: int, kind: str 
     """The classes above an image."""
     classes, label = portrait.about["classes"], int(portrait.arrays["labels"][image])
     right = predicted == label
-    text = f"{kind}\n{classes[predicted]}" if kind else f"{classes[label]}→{classes[predicted]}"
+    if kind:
+        text = f"{kind}\n{classes[predicted]}" + ("" if right else f"\nis {classes[label]}")
+    else:
+        text = f"{classes[label]}→{classes[predicted]}"
     axis.set_title(text, fontsize=7, color=RIGHT if right else WRONG, fontweight="normal" if right else "bold", pad=2)
 
 

@@ -24,6 +24,7 @@ from .front_text import caption
 from .load import Run
 from .page import document
 from .pareto import unwritable
+from .report_examples import adversarial
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +71,7 @@ def page(run: Run, notes: Sequence[str]) -> str:
     members = front_rows(points) if points is not None else []
     if points is not None and not members:
         notes.append("There is no front: no point of the search was measured.")
-    parts = [("front", "Front", front(points, caption(run, points)))] if points is not None else []
+    parts = [("front", "Front", front(points, caption(run, points), None))] if points is not None else []
     parts += [
         ("space", "Space", sections.space(run, points)),
         ("protocol", "Protocol and hardware", sections.protocol(run)),
@@ -78,7 +79,7 @@ def page(run: Run, notes: Sequence[str]) -> str:
         ("importance", "Which settings move the objectives", sections.moved(run)),
         ("masking", "Masking checks", sections.masks(run)),
         ("curves", "Learning curves of the front", sections.curves(run, members)),
-        ("examples", "Adversarial examples", sections.adversarial(run, members)),
+        ("examples", "Adversarial examples", adversarial(run, members)),
         ("failures", "Failures", sections.failures(run)),
     ]
     parts += [("points", "All points", sections.everything(points))] if points is not None else []

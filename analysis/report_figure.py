@@ -23,7 +23,7 @@ from .traces import Trace
 NARROW = (4.4, 3.1)
 """Inches, of a figure that a telephone shows whole: its text is still 7 pt there."""
 
-CURVES = 8
+CURVES = len(style.LINES)
 """Trials whose learning is drawn, at most: as many as there are colours."""
 
 
@@ -56,7 +56,7 @@ def draw_curves(rows: Mapping[str, Sequence[Row]], traces: Mapping[str, Trace]) 
         FigureCanvasAgg(figure)
         above, below = figure.subplots(2, 1, sharex=True)
         lines = []
-        for (trial, found), colour in zip(rows.items(), style.OKABE_ITO, strict=False):
+        for (trial, found), colour in zip(rows.items(), style.LINES, strict=False):
             epochs = [row["epoch"] for row in found]
             loss = traces[trial].loss
             above.plot([epoch for epoch, _ in loss], [value for _, value in loss], color=colour, linewidth=1.2)

@@ -125,4 +125,5 @@ def examined(evaluations: pa.Table) -> Iterator[tuple[Row, list[dict[str, Any]]]
                 checks = json.loads(row["checks"])
             except ValueError:
                 continue
-            yield row, checks
+            if isinstance(checks, list) and all(isinstance(check, dict) for check in checks):
+                yield row, checks

@@ -23,7 +23,7 @@ from .importance_figure import draw_parallel, draw_shares, draw_slices
 from .importance_numbers import Values, comparable, importance
 from .load import Run
 from .page import definitions, figure, table
-from .report_figure import CURVES, draw_curves, draw_history, embedded, image
+from .report_figure import CURVES, draw_curves, draw_history, image
 from .report_numbers import domain, examined, failed, history, spent, states, varied
 
 LISTED = 12
@@ -198,25 +198,6 @@ def curves(run: Run, front: Sequence[Row]) -> str:
     )
 
 
-def adversarial(run: Run, front: Sequence[Row]) -> str:
-    """Adversarial examples of the most robust member of the front that fails no masking check."""
-    honest = [row for row in front if not row["masked"]]
-    if not honest:
-        return "<p>No recipe is on the front without a failed masking check.</p>\n"
-    best = max(honest, key=lambda row: float(row["robust"]))
-    log = traces.read(run.folder / "trials" / best["trial"])
-    known = [epoch for epoch in log.examples if epoch <= best["epoch"]]
-    if not known:
-        return f"<p>The log of trial {escape(best['trial'])}, the best, holds no pictures.</p>\n"
-    picture = embedded(log.examples[max(known)], "png", 'class="pixels" alt="Clean images, attacked ones, differences"')
-    return figure(
-        picture,
-        f"Above: validation images. Middle: the same under PGD-3, l∞ radius {length(best['epsilon'])}, against trial "
-        f"{best['trial']} after epoch {max(known)} ({described(best)}; {interval(best)}% robust). Below: the "
-        "difference; grey is none, the largest is black or white.",
-    )
-
-
 def failures(run: Run) -> str:
     """What failed, and why."""
     rows = []
@@ -276,8 +257,9 @@ def summary(run: Run, points: pa.Table | None, front: Sequence[Row]) -> str:
     answer = "No point of the search was measured, so there is no front."
     if front and points is not None:
         best = max(front, key=lambda row: float(row["robust"]))
+        searched = points["role"].to_pylist().count("search")  # not the baseline
         answer = (
-            f"{len(front)} of {points.num_rows} measured points are on the front. The most robust, trial "
+            f"{len(front)} of {searched} measured points are on the front. The most robust, trial "
             f"{best['trial']} ({described(best)}), has {interval(best)}% robust accuracy. Its masking checks: "
             f"{masking(best)}."
         )

@@ -28,6 +28,9 @@ FRONT = "#0072B2"
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000")
 """Okabe & Ito (2008), Color Universal Design: eight colours that stay apart for all common colour vision."""
 
+LINES = tuple(OKABE_ITO[place] for place in (4, 5, 2, 0, 6, 1, 7))
+"""Of lines: without yellow, which is hard to see on white."""
+
 SEQUENTIAL = "viridis"
 """Perceptually uniform, readable without colour vision."""
 

@@ -173,7 +173,7 @@ def _structure(row: Mapping[str, Any]) -> str:
     found: dict[str, Any] = {"draws": recipe.get("draws")} | {name: row.get(name) for name in ("blocks_kept", "device")}
     for section, names in STRUCTURE.items():
         part = recipe.get(section)
-        found[section] = part and [part[name] for name in names]
+        found[section] = part and [part.get(name) for name in names]  # another version may lack some
     return json.dumps(found)
 
 

@@ -54,6 +54,8 @@ class Plan:
 
 PORTRAYED, EXAMPLES = 32, 4
 """Images whose winners are counted, and of these, images that are attacked, for a portrait."""
+PORTRAIT_STEPS = 3
+"""Of the PGD that attacks them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,13 @@ class Portrait:
     clean: NDArray[np.float32]
     """Validation images that the rungs measure too, `[EXAMPLES, C, H, W]` in [0, 1]."""
     perturbed: NDArray[np.float32]
-    """The same after PGD-3 with the evaluation's epsilon, through the surrogate."""
+    """The same after `attack` with radius `epsilon`, the evaluation's, through the surrogate."""
+    attack: str
+    epsilon: float
+    labels: NDArray[np.int64]
+    """Their true classes, `[EXAMPLES]`."""
+    predicted: NDArray[np.int64]
+    """The classes that one deployed prediction gives the clean ones, and the perturbed, `[2, EXAMPLES]`."""
 
 
 class Trial:
@@ -163,20 +171,32 @@ class Trial:
     def portrait(self) -> Portrait:
         """What the network does now, to look at. Leaves the training state as it was, and costs a few passes."""
         images, labels = sample(self.dataset.validation, PORTRAYED, self.device)
+        epsilon = self.plan.protocol.epsilon or self.plan.epsilon
         generator = torch.Generator(self.device).manual_seed(derive(self.seed, "portrait"))
         with self._own_draws("portrait"), self._quiet.working():
             with crafting(self.network):
                 layers = describe(self.network, images)
             perturbed = craft(
-                Adversary("pgd", "pgd", steps=3),
+                Adversary("pgd", "pgd", steps=PORTRAIT_STEPS),
                 self.network,
                 images[:EXAMPLES],
                 labels[:EXAMPLES],
-                epsilon=self.plan.protocol.epsilon or self.plan.epsilon,
+                epsilon=epsilon,
                 gradient_draws=1,
                 generator=generator,
             )
-        return Portrait(layers, images[:EXAMPLES].cpu().numpy(), perturbed.cpu().numpy())
+            with crafting(self.network), torch.no_grad():
+                shown = torch.stack([images[:EXAMPLES], perturbed])
+                predicted = torch.stack([self.network.predict(each, self.recipe.draws) for each in shown]).argmax(dim=2)
+        return Portrait(
+            layers,
+            clean=images[:EXAMPLES].cpu().numpy(),
+            perturbed=perturbed.cpu().numpy(),
+            attack=f"PGD-{PORTRAIT_STEPS}",
+            epsilon=epsilon,
+            labels=labels[:EXAMPLES].cpu().numpy(),
+            predicted=predicted.cpu().numpy(),
+        )
 
     @contextmanager
     def _own_draws(self, purpose: str) -> Iterator[None]:

@@ -6,6 +6,8 @@ A log is bounded, whatever the recipe and the dataset: it has at most `START_BYT
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from robustsearch.analysis.traces import EXAMPLES  # type: ignore[import-not-found]
+from robustsearch.analysis.traces import ABOUT, EXAMPLES  # type: ignore[import-not-found]
 
 from ..recipe import Recipe
+from ..trial import Portrait
 
 METRICS = ("robust", "latency_p50", "natural", "fgsm", "pgd", "cw")
 OTHER = ("latency_p95", "throughput", "blocks_kept", "macs", "parameters")
@@ -60,9 +63,13 @@ class Board:
             else:
                 self._writer.add_scalar(tag, float(values), epoch)
 
-    def examples(self, epoch: int, clean: NDArray[np.float32], perturbed: NDArray[np.float32]) -> None:
-        """Adversarial examples, both `[N, C, H, W]` in [0, 1], as one picture of three rows (`examples_picture`)."""
-        self._writer.add_image(EXAMPLES, examples_picture(clean, perturbed), epoch)
+    def examples(self, portrait: Portrait, epoch: int, class_names: Sequence[str]) -> None:
+        """Adversarial examples as one picture of three rows (`examples_picture`), and in words what they show."""
+        self._writer.add_image(EXAMPLES, examples_picture(portrait.clean, portrait.perturbed), epoch)
+        seen = np.stack([portrait.labels, *portrait.predicted], axis=1)
+        classes = [[class_names[index] for index in image] for image in seen]
+        about = {"attack": portrait.attack, "epsilon": portrait.epsilon, "classes": classes}
+        self._writer.add_text(ABOUT, json.dumps(about), epoch)
 
     def close(self) -> None:
         """Flush and close."""

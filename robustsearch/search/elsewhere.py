@@ -52,5 +52,9 @@ def callbacks(service: str | None, folder: RunFolder) -> list[Any]:
     if service == "wandb":
         from ray.air.integrations.wandb import WandbLoggerCallback
 
-        return [WandbLoggerCallback(project="robustsearch", group=folder.name, excludes=["rows"], dir=str(root))]
+        mode = os.environ.get("WANDB_MODE")  # the processes of a cluster that runs already do not have it
+        more = {"mode": mode} if mode else {}
+        return [
+            WandbLoggerCallback(project="robustsearch", group=folder.name, excludes=["rows"], dir=str(root), **more)
+        ]
     return []

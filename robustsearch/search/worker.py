@@ -127,7 +127,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                 self._board.row(row)
                 portrait = trial.portrait()
                 self._board.layers(row["epoch"], portrait.layers)
-                self._board.examples(row["epoch"], portrait.clean, portrait.perturbed)
+                self._board.examples(portrait, row["epoch"], trial.dataset.class_names)
         except OSError:
             self._board = None
 

@@ -235,7 +235,10 @@ def test_a_page_prints_whole(browser, small) -> None:
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     size = {"width": 720, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4 within its margins
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    unfolded = "return [...document.querySelectorAll('details')].map((one) => one.open)"
     try:
+        browser.run("window.dispatchEvent(new Event('beforeprint'))")
+        assert all(browser.run(unfolded))
         clipped = browser.run("""
             return [...document.querySelectorAll("main *")].filter((one) => one.checkVisibility()
               && getComputedStyle(one).overflowX !== "visible" && one.scrollWidth > one.clientWidth + 1)
@@ -246,7 +249,9 @@ def test_a_page_prints_whole(browser, small) -> None:
         wide = "return [...document.querySelectorAll('table')].map((one) => one.getBoundingClientRect().right)"
         assert max(browser.run(wide)) <= 720
     finally:
+        browser.run("window.dispatchEvent(new Event('afterprint'))")
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert not any(browser.run(unfolded))
 
 
 def test_names_that_a_shell_would_split_are_quoted(browser, make_run, make_row, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_examples_pair_clean_images_with_what_pgd_made_of_them(portrait: Portrai
     shown = [axis for axis in figure.axes if axis.images]
     assert len(shown) == 2 * 7
     assert [axis.get_title() for axis in shown[:2]] == ["clean\nclass a", "PGD\nclass a"]
-    assert shown[7].get_title() == "PGD\nclass b"  # image 3 is an a
+    assert shown[7].get_title() == "PGD\nclass b\nis class a"  # image 3 is an a
     assert shown[7].title.get_fontweight() == "bold"
     assert "l∞ radius 0.1" in terms
 

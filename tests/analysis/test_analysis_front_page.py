@@ -36,6 +36,10 @@ def test_the_page_names_itself(parsed: Page, hand_run: Run) -> None:
     assert parsed.all("title")[0][1] == "Pareto front of by hand"
     assert parsed.all("figcaption")[0][1] == caption(hand_run, front_table(hand_run.table))
     assert parsed.all("noscript")
+    (picture,) = parsed.all("img")  # what is seen until Plotly is there, or without it
+    assert picture[0]["alt"] == "Robust accuracy against latency"
+    kinds = [attributes.get("type") for attributes, _ in parsed.all("script")]
+    assert kinds == ["application/json", "application/json", "text/plain", None]
     assert parsed.all("code")[0][1] == "python -m robustsearch.run --space lwta --name 'by hand'"
     assert any(attributes.get("name") == "viewport" for attributes, _ in parsed.all("meta"))
 

@@ -84,6 +84,19 @@ def test_a_switch_has_no_value_where_the_part_around_it_is_off(make_row) -> None
     }
 
 
+def test_fields_that_differ_in_every_trial_say_the_same_only_in_the_same_order(make_row) -> None:
+    recipes = [
+        {"training": {"lr": lr, "weight_decay": lr / 100}, "attack": {"epsilon": epsilon, "step": epsilon}}
+        for lr, epsilon in ((0.01, 0.2), (0.02, 0.1), (0.03, 0.3), (0.04, 0.15))
+    ]
+    rows = [make_row(str(index), 1, 0.5, 1.0, recipe=Recipe.of(values)) for index, values in enumerate(recipes)]
+    table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names} for row in rows], schema=SCHEMA)
+    assert {one.name: one.also for one in fields(table)} == {
+        "attack.epsilon": ("attack.step",),
+        "training.lr": ("training.weight_decay",),
+    }
+
+
 @pytest.mark.parametrize(
     ("values", "levels", "log"),
     [

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pages import Page
 from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
 
 from robustsearch.analysis.condition import open_anyway
 from robustsearch.analysis.load import load
@@ -22,15 +24,19 @@ from robustsearch.analysis.report import main, page
 from robustsearch.analysis.report_numbers import domain, failed, history, spent, states, varied
 from robustsearch.events import EventLog
 from robustsearch.recipe import Recipe
-from robustsearch.results import read, write_evaluation
+from robustsearch.results import read, write_evaluation, write_trial
 from robustsearch.search.board import Board
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.live import Attained
+from robustsearch.trial import Portrait
 
 CHECKS = [
     {"name": "square", "value": 0.01, "threshold": 0.05, "passed": True, "reason": "below the tolerance"},
     {"name": "unbounded", "value": 0.4, "threshold": 0.1, "passed": False, "reason": "40% survive <any> noise"},
 ]
+
+NAMES, SHOWN = ("cat", "<dog>", "frog"), np.array([0, 1, 2, 1])
+"""Classes, and those of the images in the log."""
 
 
 def texts(html: str) -> str:
@@ -49,7 +55,8 @@ def folder(hand_folder: Path, make_row, tmp_path_factory) -> Path:
     clean = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
     for epoch in range(1, 5):
         board.losses(epoch, {"loss": 2.0 / epoch})
-    board.examples(4, clean, (clean + 0.1).clip(0, 1))
+    seen = np.array([[0, 1, 2, 0], [1, 1, 2, 2]])
+    board.examples(Portrait({}, clean, (clean + 0.1).clip(0, 1), "PGD-3", 0.1, SHOWN, seen), 4, NAMES)
     board.close()
     row = make_row("0002", 4, 0.58, 2.0) | {
         "masked": True,
@@ -86,7 +93,7 @@ def test_the_page_says_what_was_asked_found_and_done(html: str, folder: Path) ->
     shown = texts(html)
     for said in (
         "Which recipes are the most robust at each latency, on digits?",
-        "2 of 7 measured points are on the front. The most robust, trial 0002 (WRN-34-1, LWTA-4 mean), has "
+        "2 of 6 measured points are on the front. The most robust, trial 0002 (WRN-34-1, LWTA-4 mean), has "
         "60.0 [56.0, 64.0]% robust accuracy. Its masking checks: fails.",
         "4 completed, 1 crashed",
         "out of memory",
@@ -101,10 +108,52 @@ def test_the_page_says_what_was_asked_found_and_done(html: str, folder: Path) ->
         assert said in shown
 
 
-def test_the_examples_are_those_of_the_log(html: str, folder: Path) -> None:
+def test_the_examples_are_those_of_the_log(html: str) -> None:
+    pictures = [a for a, _ in Page(html).all("img") if a.get("class") == "pixels"]
+    clean = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
+    perturbed = (clean + 0.1).clip(0, 1)
+    half = 0.5 + 0.5 * (perturbed - clean) / np.abs(perturbed - clean).max()
+    drawn = np.stack([clean, perturbed, half], axis=1).reshape(12, 8, 8)  # by image, then by row
+    assert len(pictures) == 12
+    for picture, pixels in zip(pictures, drawn, strict=True):
+        content = base64.b64decode(str(picture["src"]).removeprefix("data:image/png;base64,"))
+        shown = np.array(Image.open(io.BytesIO(content)).convert("L"))
+        assert np.abs(shown - 255 * pixels).max() <= 1
+    for words in (
+        "An image of class cat, which is taken for cat",
+        "The same under PGD-3, l∞ radius 0.1, which is taken for <dog>",
+        "An image of class <dog>, which is taken for <dog>",
+        "The same under PGD-3, l∞ radius 0.1, which is taken for frog",
+    ):
+        assert words in [picture["alt"] for picture in pictures]
+    wrong = [text for attributes, text in Page(html).all("strong") if attributes.get("class") == "wrong"]
+    assert wrong == ["<dog> ✗", "cat ✗", "frog ✗"]
+
+
+def test_examples_of_an_earlier_version_are_shown_without_classes(folder: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(folder, older)
+    (log,) = (older / "trials" / "0001").glob("*tfevents*")
+    log.unlink()
+    with SummaryWriter(str(older / "trials" / "0001")) as writer:
+        writer.add_image("examples/clean_perturbed_difference", np.full((1, 24, 32), 128, dtype=np.uint8), 4)
+    html = page(*open_anyway(older))
+    assert "names no classes" in texts(html)
     (picture,) = (a for a, _ in Page(html).all("img") if a.get("class") == "pixels")
     content = base64.b64decode(str(picture["src"]).removeprefix("data:image/png;base64,"))
-    assert Image.open(io.BytesIO(content)).size == (4 * 8, 3 * 8)
+    assert Image.open(io.BytesIO(content)).size == (32, 24)
+
+
+def test_a_front_that_is_masked_throughout_has_its_examples_too(folder: Path, make_row, tmp_path: Path) -> None:
+    masked = tmp_path / "masked"
+    shutil.copytree(folder, masked)
+    row = make_row("0001", 4, 0.5, 1.0) | {"masked": True, "checks": json.dumps(CHECKS), "protocol": "full"}
+    write_evaluation(masked / "evaluations", row)
+    write_trial(masked / "results", "0002", [make_row("0002", 4, 0.4, 2.0)])
+    write_trial(masked / "results", "0003", [make_row("0003", 4, 0.3, 4.0)])
+    shown = texts(page(*open_anyway(masked)))
+    assert "against trial 0001 after epoch 4" in shown
+    assert "It fails a masking check, as all of the front does." in shown
 
 
 def test_what_a_run_cost_by_hand(make_run, make_row) -> None:
@@ -223,6 +272,62 @@ def test_a_half_written_run_has_a_page_of_what_is_whole(make_run, make_row) -> N
     assert "0002.parquet (" in shown
     assert "Whether the run has ended is not known" in shown
     assert "2 of 2 measured points are on the front" in shown
+
+
+def rewritten(folder: Path, trial: str, **columns: Any) -> None:
+    """Give columns of a trial's results other values, of whatever type; None leaves the column out."""
+    path = folder / "results" / f"{trial}.parquet"
+    table = pq.read_table(path)
+    for name, value in columns.items():
+        table = table.drop_columns([name])
+        if value is not None:
+            table = table.append_column(name, pa.array([value] * table.num_rows))
+    pq.write_table(table, path)
+
+
+def test_repeats_of_a_version_without_p95_have_a_page(make_run, make_row) -> None:
+    repeats = [make_row(f"0000-s{seed}", 4, 0.6, 1.1, role="repeat") for seed in (1, 2)]
+    folder = make_run([*rows_of(make_row), *repeats])
+    for trial in ("0000", "0000-s1", "0000-s2"):
+        rewritten(folder, trial, latency_p95=None)
+    shown = texts(page(*open_anyway(folder)))
+    assert "lack columns, which are shown as missing values: latency_p95" in shown
+    assert "2 of 2 measured points are on the front" in shown
+
+
+def test_recipes_of_another_version_have_a_page(make_run, make_row) -> None:
+    folder = make_run(rows_of(make_row))
+    rewritten(folder, "0000", recipe='{"model": {"kind": "transformer"}, "heads": 8}')
+    assert "2 of 2 measured points are on the front" in texts(page(*open_anyway(folder)))
+
+
+def test_a_file_whose_numbers_are_words_is_left_out(make_run, make_row) -> None:
+    folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, 1.0)])
+    rewritten(folder, "0001", robust="high")
+    shown = texts(page(*open_anyway(folder)))
+    assert "these files of results/ cannot be read: 0001.parquet" in shown
+    assert "2 of 2 measured points are on the front" in shown
+
+
+@pytest.mark.parametrize("checks", ["{", '{"name": "square"}', '[1, "a", null]'])
+def test_checks_that_are_none_are_left_out(make_run, make_row, checks: str) -> None:
+    folder = make_run(rows_of(make_row))
+    evaluated = make_row("0000", 4, 0.5, 1.0, protocol="full", masked=False, checks=checks)
+    write_evaluation(folder / "evaluations", evaluated)
+    assert "No network of this run has met the masking checks yet" in texts(page(*open_anyway(folder)))
+
+
+def test_a_run_without_an_event_log_says_so(make_run, make_row) -> None:
+    shown = texts(page(*open_anyway(make_run(rows_of(make_row)))))
+    assert "has no event log, so it is not known whether it has ended" in shown
+
+
+def test_latencies_of_another_device_make_no_front_here_either(make_run, make_row) -> None:
+    foreign = make_row("0001", 4, 0.9, 0.1, device="another processor")
+    folder = make_run([*rows_of(make_row), make_row("baseline", 4, 0.1, 1.0, role="baseline"), foreign])
+    run, _ = open_anyway(folder)
+    assert run.table.equals(load(folder).table)
+    assert "2 of 2 measured points are on the front" in texts(page(run, []))
 
 
 def test_a_damaged_file_with_a_whole_footer_is_left_out(make_run, make_row) -> None:

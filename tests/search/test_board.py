@@ -50,7 +50,7 @@ RECIPE = Recipe.of(
     }
 )
 QUICK = replace(PROTOCOLS["quick"], images=40)
-EXAMPLES = "examples/clean_perturbed_difference"
+EXAMPLES, ABOUT = "examples/clean_perturbed_difference", "examples/about"
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,9 @@ def test_the_log_of_a_trial_holds_its_layers_and_examples(trained: tuple[Path, P
     assert [event.step for event in log.Images(EXAMPLES)] == [1, 2]
     picture = np.array(Image.open(io.BytesIO(log.Images(EXAMPLES)[-1].encoded_image_string)).convert("L"))
     np.testing.assert_array_equal(picture, examples_picture(portrait.clean, portrait.perturbed)[0])
+    (words,) = log.Tensors(f"{ABOUT}/text_summary")[-1].tensor_proto.string_val
+    names = [[str(image[0]), *map(str, image[1:])] for image in zip(portrait.labels, *portrait.predicted, strict=True)]
+    assert json.loads(words) == {"attack": "PGD-3", "epsilon": 0.1, "classes": names}  # digits are named by numbers
 
 
 def test_examples_are_images_of_the_rung_within_epsilon_of_them(
@@ -105,6 +108,23 @@ def test_examples_are_images_of_the_rung_within_epsilon_of_them(
     assert 0.9 * digits.epsilon < moved.max() <= digits.epsilon * (1 + 1e-5)
     assert portrait.perturbed.min() >= 0
     assert portrait.perturbed.max() <= 1
+
+
+def test_examples_come_with_their_class_and_what_they_are_taken_for(digits: Dataset) -> None:
+    plan = Plan(rungs=(), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
+    recipe = Recipe.of({"model": {"depth": 10}, "training": {"epochs": 2, "batch_size": 40}})
+    trial = Trial(recipe, 0, digits, plan)
+    trial.advance()
+    portrait = trial.portrait()
+    trial.network.eval()  # nothing in it is random
+    for images, predicted in zip((portrait.clean, portrait.perturbed), portrait.predicted, strict=True):
+        with torch.no_grad():
+            assert trial.network(torch.from_numpy(images)).argmax(dim=1).tolist() == predicted.tolist()
+    pixels = digits.validation.images.transpose(0, 3, 1, 2) / 255
+    for image, label in zip(portrait.clean, portrait.labels, strict=True):
+        (place,) = np.flatnonzero(np.abs(pixels - image).max(axis=(1, 2, 3)) < 1e-6)
+        assert digits.validation.labels[place] == label
+    trial.close()
 
 
 def test_a_portrait_leaves_no_trace_in_the_training(digits: Dataset) -> None:
@@ -162,7 +182,9 @@ def test_the_log_of_the_largest_recipe_is_within_its_bound(tmp_path: Path) -> No
         if epoch <= rungs:
             board.row(row | {"epoch": epoch})
             board.layers(epoch, layers)
-            board.examples(epoch, *rng.random((2, 4, 3, 64, 64), dtype=np.float32))
+            pictures = rng.random((2, 4, 3, 64, 64), dtype=np.float32)
+            portrait = Portrait({}, *pictures, "PGD-3", 8 / 255, np.full(4, 1), np.full((2, 4), 1))
+            board.examples(portrait, epoch, ["", "a class with a long name"])
     board.close()
     size = sum(path.stat().st_size for path in tmp_path.rglob("*"))
     assert rungs * RUNG_BYTES / 2 < size < START_BYTES + epochs * EPOCH_BYTES + rungs * RUNG_BYTES
