@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {
     0: (
         "errors",
+        "fields",
         "recipe",
         "results",
         "events",

@@ -163,6 +163,21 @@ def test_a_file_of_an_older_schema_is_read_with_nulls(folder: Path) -> None:
     assert row["robust"] == 0.5
 
 
+def test_a_file_of_a_newer_schema_is_read_without_what_is_new_and_that_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [*SCHEMA.names, "flux"]
+    metadata = {b"robustsearch_names": results._names_checksum(names).encode()}
+    newer = pa.schema([*SCHEMA, pa.field("flux", pa.float64())], metadata=metadata)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "SCHEMA", newer)
+        write_trial(folder, "0004", [measured("0004", epoch=3, flux=1.5)])
+    with pytest.warns(UserWarning, match=r"0004\.parquet is of another version of robustsearch; left out: flux"):
+        table = read(folder)
+    assert table.schema == SCHEMA
+    assert [row["robust"] for row in table.to_pylist() if row["trial"] == "0004"] == [0.5]
+
+
 def test_every_column_is_documented_in_the_file_too(folder: Path) -> None:
     schema = pq.read_schema(folder / "0010.parquet")
     assert schema.metadata[b"robustsearch_schema"] == str(results.SCHEMA_VERSION).encode()
