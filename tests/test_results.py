@@ -209,6 +209,7 @@ def test_a_verdict_of_any_evaluation_marks_its_trial_and_epoch(tmp_path: Path) -
     assert with_verdicts(table, SCHEMA.empty_table()).equals(table)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     path = write_trial(tmp_path, "0001", [measured(epoch=1), measured(epoch=2, robust=0.25), failed(epoch=2)])
     whole, content, chance = read(tmp_path), path.read_bytes(), Random(0)

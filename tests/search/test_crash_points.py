@@ -29,6 +29,7 @@ def run(path: Path) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", WHEN[:2])  # after a write is before the next
 @pytest.mark.timeout(300)
 def test_death_at_every_write(space: Path, tmp_path: Path, when: When) -> None:
