@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 
 from .. import data, results
@@ -57,6 +58,7 @@ def forecast(settings: Settings, question: Question, address: str | None) -> lis
     Raises:
         UserError: the settings or the question break a rule, or the earlier run cannot be read.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings.check()
     question.check()
     space = spaces.of(settings)
