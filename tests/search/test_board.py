@@ -136,6 +136,7 @@ def test_the_picture_by_hand() -> None:
     assert examples_picture(large, large).shape == (1, 3 * 22, 2 * 11)
 
 
+@pytest.mark.slow
 def test_the_log_of_the_largest_recipe_is_within_its_bound(tmp_path: Path) -> None:
     recipe = Recipe(
         model=Model(depth=40),
@@ -207,6 +208,7 @@ def ask_for(url: str, question: dict[str, Any]) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.slow
 def test_a_server_answers_with_these_tags(trained: tuple[Path, Portrait]) -> None:
     folder, portrait = trained
     fast = Board(folder / "0001", Recipe(model=Model(depth=16)), 0)
