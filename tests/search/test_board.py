@@ -107,6 +107,7 @@ def test_examples_are_images_of_the_rung_within_epsilon_of_them(
     assert portrait.perturbed.max() <= 1
 
 
+@pytest.mark.slow
 def test_a_portrait_leaves_no_trace_in_the_training(digits: Dataset) -> None:
     plan = Plan(rungs=(), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
     states = []
@@ -169,6 +170,7 @@ def test_the_log_of_the_largest_recipe_is_within_its_bound(tmp_path: Path) -> No
     assert rungs * RUNG_BYTES / 2 < size < START_BYTES + epochs * EPOCH_BYTES + rungs * RUNG_BYTES
 
 
+@pytest.mark.slow
 def test_the_front_is_drawn_when_it_has_changed_and_the_search_has_grown(tmp_path: Path) -> None:
     with Ledger(None) as ledger:
         attained = Attained(ledger, base=1.0)
