@@ -61,6 +61,7 @@ def test_a_row_at_each_rung_and_at_the_end_with_columns_of_the_results(whole: Tr
         assert row["engine_reason"].startswith("onnxruntime-kernel: ")  # weights with noise keep gates out of it
 
 
+@pytest.mark.slow
 def test_rungs_change_nothing_in_the_training(digits: Dataset, plan: Plan, whole: Trial) -> None:
     once = run(digits, dataclasses.replace(plan, rungs=()))
     assert untimed(once) == untimed(whole.rows)[-1:]

@@ -41,6 +41,7 @@ def as_a_command(monkeypatch: pytest.MonkeyPatch, workplace: Path) -> Iterator[N
     """In the workplace, with an environment that is put back."""
     monkeypatch.chdir(workplace)
     monkeypatch.syspath_prepend(str(workplace))
+    monkeypatch.delitem(sys.modules, "mynet", raising=False)  # another test's
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = dict(os.environ)
     yield

@@ -126,7 +126,7 @@ def test_law_at_inference(member: Member) -> None:
     check(member.inference, layer, *draws(member, layer))
 
 
-@every
+@laws
 @pytest.mark.parametrize("training", [True, False])
 def test_mean_network_and_surrogate(member: Member, training: bool) -> None:
     """The mean network is certain; so is the surrogate where it is the mean, and else it keeps the law."""

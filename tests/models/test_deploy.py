@@ -62,7 +62,7 @@ def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("units", [2, 4])
+@pytest.mark.parametrize("units", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("gate", DETERMINISTIC)
 @pytest.mark.parametrize("pattern", REMOVED)
 def test_pruned_network_equals_the_masked_one(pattern: str, gate: str, units: int, make: Make, images: Tensor) -> None:
