@@ -23,7 +23,7 @@ run: $(READY)    ## the main job on the embedded data, and its front as a pictur
 test: lint types  ## linter, types, all tests but those of clusters
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not cluster'
 
-test-fast: $(READY)  ## the tests without the slow ones
+test-fast: $(READY)  ## the tests that are not slow
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not cluster'
 
 test-onprem: $(READY)  ## cluster/onprem.yaml on machines of namespaces: a search, one of them lost; needs root

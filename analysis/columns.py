@@ -26,7 +26,8 @@ protocol, on another split, or with another gate. One line reads it:
 ```
 
 Schema version {SCHEMA_VERSION}. A null is a value that does not exist: an attack that the protocol does not have, a
-part of the recipe that is off. Made by `python -m analysis.columns > docs/results.md`.
+part of the recipe that is off. Files of another version are read too: what they lack is null, and what only that
+version has is left out, with a warning. Made by `python -m analysis.columns > docs/results.md`.
 """
 
 

@@ -3,4 +3,22 @@
 space -> recipe -> trial (data, model, attacks, training, evaluation, latency) -> results -> analysis
 """
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.argv[:1] == ["-m"]:  # a command, maybe of a clone that nobody installed; an older Python gets as far as here
+    if sys.version_info < (3, 11):  # noqa: UP036
+        found = f"{sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}"
+        sys.stderr.write(
+            f"error: robustsearch needs Python 3.11 or later, but {found}; try: make PYTHON=python3.12 run\n"
+        )
+        sys.exit(2)
+    from importlib.util import find_spec
+
+    if find_spec("pydantic") is None:
+        sys.stderr.write(
+            f"error: robustsearch must be installed in the Python that runs it, but {sys.executable} has no pydantic; "
+            "try: make install, then . .venv/bin/activate\n"
+        )
+        sys.exit(2)

@@ -18,15 +18,15 @@ An optional part that is `None` is off, so that no recipe carries a setting with
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from .errors import RecipeError
+from .fields import Section, explained, flat, leaves
 
 Activation = Literal["relu", "lwta"]
 GateMode = str
@@ -57,12 +57,6 @@ STEM_CHANNELS = 16
 """Channels of a WideResNet's stem, whatever its widen factor; the smallest number that units have to divide."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A frozen part of a recipe; unknown names and non-finite numbers are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Model(Section):
@@ -368,54 +362,14 @@ class Recipe(Section):
 
     def flat(self) -> dict[str, Any]:
         """Dotted names to plain values, `None` for what is off; the columns of a results table."""
-        return {"activation": self.activation} | _flat(type(self), self.model_dump(mode="json"))
+        return {"activation": self.activation} | flat(type(self), self.model_dump(mode="json"))
 
 
 def field_docs() -> dict[str, str]:
     """Dotted name of every recipe field to its line of documentation."""
-    return {name: str(info.description) for name, info in _leaves(Recipe)}
+    return {name: str(info.description) for name, info in leaves(Recipe)}
 
 
 def explain(error: ValidationError) -> str:
     """A validation error as lines that name the field, the rule and the value."""
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            known = sorted({name for dotted in field_docs() for name in dotted.split(".")})
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-            meant = f" (did you mean `{near[0]}`?)" if near else ""
-            lines.append(f"`{where}` is no field of a recipe{meant}, but got {item['input']!r}")
-        elif item["type"] == "value_error":
-            lines.append(f"{where}: {message}" if where else message)
-        else:
-            lines.append(f"`{where}`: {message[0].lower()}{message[1:]}, but got {item['input']!r}")
-    return "; ".join(lines)
-
-
-def _section(annotation: Any) -> type[Section] | None:
-    """The section class in `Section` or `Section | None`, else None."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
-
-
-def _leaves(cls: type[Section], prefix: str = "") -> list[tuple[str, Any]]:
-    """All dotted field names below a section with their pydantic field infos, in order of definition."""
-    found: list[tuple[str, Any]] = []
-    for name, info in cls.model_fields.items():
-        section = _section(info.annotation)
-        found += _leaves(section, f"{prefix}{name}.") if section else [(prefix + name, info)]
-    return found
-
-
-def _flat(cls: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, _ in _leaves(cls):
-        part: Any = values
-        for key in name.split("."):
-            part = None if part is None else part[key]
-        flat[name] = part
-    return flat
+    return explained(error, field_docs())

@@ -12,6 +12,8 @@ A trial that failed has one more row, without metrics, with its state and reason
 from __future__ import annotations
 
 import os
+import warnings
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -127,12 +129,20 @@ def _recipe_columns() -> dict[str, tuple[pa.DataType, str]]:
     return columns
 
 
+def _names_checksum(names: Iterable[str]) -> str:
+    """Of the names of columns, which the checksums of a Parquet file's pages leave open."""
+    return str(zlib.crc32("\n".join(names).encode()))
+
+
 RECIPE_COLUMNS = _recipe_columns()
 """Flattened recipe: dotted field name to Arrow type and documentation."""
 
 SCHEMA = pa.schema(
     [pa.field(name, kind, metadata={"doc": doc}) for name, (kind, doc) in (COLUMNS | RECIPE_COLUMNS).items()],
-    metadata={"robustsearch_schema": str(SCHEMA_VERSION)},
+    metadata={
+        "robustsearch_schema": str(SCHEMA_VERSION),
+        "robustsearch_names": _names_checksum([*COLUMNS, *RECIPE_COLUMNS]),
+    },
 )
 
 
@@ -205,7 +215,11 @@ def read(folder: Path) -> pa.Table:
 
 
 def read_files(files: Sequence[Path]) -> pa.Table:
-    """The same of these files alone; a column that a file of an older version lacks is null there."""
+    """The same of these files alone.
+
+    A column that a file of another version lacks is null there; one that only that version has is left out, with a
+    warning.
+    """
     if not files:
         return SCHEMA.empty_table()
     try:
@@ -226,11 +240,14 @@ def is_whole(path: Path) -> bool:
 
 
 def _read(paths: Sequence[Path]) -> pa.Table:
-    """The rows of files; their pages have checksums, and a damaged name of a column is a name that is none."""
+    """The rows of files, whose pages and names of columns have checksums."""
     checked = pa.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
     parquet = pa.dataset.ParquetFileFormat(default_fragment_scan_options=checked)
     files = pa.dataset.dataset([str(path) for path in paths], schema=SCHEMA, format=parquet)
     for file in files.get_fragments():
-        if unknown := set(file.physical_schema.names) - set(SCHEMA.names):
-            raise pa.ArrowInvalid(f"not a column of the results: {', '.join(sorted(unknown))}")
+        found = file.physical_schema
+        if unknown := ", ".join(name for name in found.names if name not in SCHEMA.names):
+            if (found.metadata or {}).get(b"robustsearch_names") != _names_checksum(found.names).encode():
+                raise pa.ArrowInvalid(f"not a column of the results: {unknown}")
+            warnings.warn(f"{file.path} is of another version of robustsearch; left out: {unknown}")
     return files.to_table()

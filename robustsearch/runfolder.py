@@ -26,6 +26,10 @@ from .errors import RunError
 from .names import checked_name
 from .storage import Lease, Store, is_url
 
+ROOM = 100e6
+"""Bytes that must be free before a run starts: some trials' worth (18 of WRN-34 took 328 MB). A disk that fills up
+later is waited for (`patience`)."""
+
 
 def network_file(checkpoint: Path, epoch: int) -> Path:
     """Where the network at a rung lies, beside the checkpoint of its trial."""
@@ -140,7 +144,7 @@ class RunFolder:
         """Find out early what would keep a new run from its folder.
 
         Raises:
-            RunError: the folder holds a run already, or cannot be made.
+            RunError: the folder holds a run already, or cannot be made, or there is no room for it.
         """
         if self.exists():
             where = self.store.url if self.store else self.root
@@ -153,6 +157,11 @@ class RunFolder:
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             raise RunError(
                 f"the run folder must be writable, but {self.root} cannot be made: {nearest} is no writable folder"
+            )
+        if (free := shutil.disk_usage(nearest).free) < ROOM:
+            raise RunError(
+                f"a run needs at least {ROOM / 1e6:g} MB of disk, but {nearest} has {free / 1e6:.1f} MB left: "
+                "make room or take another --storage"
             )
 
     def write_info(self, info: dict[str, Any]) -> None:

@@ -115,6 +115,11 @@ class Trial:
         """Whether every epoch of the recipe is trained, or the watch has ended it."""
         return self.ended is not None or self.epoch >= self.recipe.training.epochs
 
+    @property
+    def _measured(self) -> bool:
+        """Whether the network as it is now has its row."""
+        return any(row["epoch"] == self.epoch for row in self.rows)
+
     def advance(self) -> None:
         """Train one epoch and, at a rung, measure: `losses` is then the epoch's, and `rows` has one row more.
 
@@ -137,8 +142,7 @@ class Trial:
                 assert self._watch.best is not None
                 self._trainer.load_state(self._watch.best["trainer"])
                 train_loss = self._watch.best["train_loss"]
-        measured = any(row["epoch"] == self.epoch for row in self.rows)
-        if (self.done or self.epoch in self.plan.rungs) and not measured:
+        if (self.done or self.epoch in self.plan.rungs) and not self._measured:
             self.rows.append(self.measure() | {"train_loss": train_loss})
 
     def _pgd_accuracy(self) -> float:
@@ -254,9 +258,7 @@ class Trial:
             "watch": self._watch.state() if self._watch else None,
             "ended": self.ended,
         }
-        if any(
-            row["epoch"] == self.epoch for row in self.rows
-        ):  # first: a checkpoint after a rung tells of its network
+        if self._measured:  # the network first: a checkpoint after a rung tells of it
             network = network_file(path, self.epoch)
             checkpoint.write(network, {"recipe": self.recipe.to_json(), "state": self.network.state_dict()})
         checkpoint.write(path, state, keep=None if self._damaged else _previous(path))

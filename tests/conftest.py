@@ -36,7 +36,7 @@ def digits() -> Dataset:
     return data.load("digits", fraction=0.1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plan(digits: Dataset) -> Plan:
     """Measured after epochs 1 and 2."""
     return Plan(rungs=(1, 2), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)

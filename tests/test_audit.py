@@ -129,6 +129,7 @@ def test_an_honest_network_holds(folder: Path, capsys: pytest.CaptureFixture[str
     assert f"{found['robust_accuracy']:.1%}" in printed
 
 
+@pytest.mark.slow
 def test_quantised_inputs_are_masked_and_attacked_all_the_same(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +142,7 @@ def test_quantised_inputs_are_masked_and_attacked_all_the_same(
     assert "Masked: the naive" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_s_own_surrogate_is_used(folder: Path) -> None:
     found = verdict(folder, model="mynet:hooked")
     assert sys.modules["mynet"].calls
@@ -150,10 +152,12 @@ def test_a_model_s_own_surrogate_is_used(folder: Path) -> None:
     assert not any(name.startswith("through") for name in names)
 
 
+@pytest.mark.slow
 def test_a_claim_is_checked(folder: Path) -> None:
     assert verdict(folder, "--claimed", "0.99", "--epsilon", "0.3")["masked"] is True
 
 
+@pytest.mark.slow
 def test_the_test_split_is_what_is_audited(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """Its labels are wrong here, and right in the training images."""
     dataset = data.load("digits")
@@ -166,6 +170,7 @@ def test_the_test_split_is_what_is_audited(folder: Path, weights: dict[str, torc
     assert json.loads((folder / "v.json").read_text())["naive_accuracy"] < 0.2
 
 
+@pytest.mark.slow
 def test_the_figure_is_a_png(folder: Path) -> None:
     assert audit("--figure", "f.png", images=20) == 0
     content = (folder / "f.png").read_bytes()
@@ -228,6 +233,7 @@ def test_an_unknown_option_is_refused_by_the_parser(capsys: pytest.CaptureFixtur
     assert "--dataset" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_finds_a_module_of_the_current_directory(folder: Path) -> None:
     command = [sys.executable, "-m", "robustsearch.audit", "--model", "mynet:nothing", "--dataset", "digits"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

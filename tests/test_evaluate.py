@@ -66,6 +66,7 @@ def test_it_writes_rows_that_the_analysis_finds(run: RunFolder, capsys: pytest.C
     assert (row["role"], row["lwta.units"], row["variant"], row["latency_p50"]) == ("search", 2, None, None)
 
 
+@pytest.mark.slow
 def test_one_checkpoint_under_every_gate(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     """A row for each, with the recipe that it stands for; what is deterministic is what the network says by itself."""
     options = ["--gate", "all", "--gate", "noisy=2", "--gate", "mean", "--draws", "3"]
@@ -95,6 +96,7 @@ def test_one_checkpoint_under_every_gate(run: RunFolder, capsys: pytest.CaptureF
             assert row["scoring_draws"] > 1
 
 
+@pytest.mark.slow
 def test_the_trial_s_own_gate_is_no_variant(run: RunFolder) -> None:
     assert evaluate.main([str(run.root), "--trial", "0002", "--gate", "sample", *QUICK]) == 0
     ((name, row),) = rows(run).items()
@@ -102,6 +104,7 @@ def test_the_trial_s_own_gate_is_no_variant(run: RunFolder) -> None:
     assert (row["variant"], row["draws"], row["digest"]) == (None, 2, RECIPES["0002"].digest)
 
 
+@pytest.mark.slow
 def test_draws_alone_need_no_gate(run: RunFolder) -> None:
     assert evaluate.main([str(run.root), "--trial", "0003", "--draws", "4", *QUICK]) == 0
     ((name, row),) = rows(run).items()
@@ -109,6 +112,7 @@ def test_draws_alone_need_no_gate(run: RunFolder) -> None:
     assert (row["draws"], row["variant"]) == (4, "K4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "onnxruntime"])
 def test_an_engine_is_timed(engine: str, run: RunFolder) -> None:
     assert evaluate.main([str(run.root), "--trial", "0000", "--engine", engine, *QUICK]) == 0
@@ -126,6 +130,7 @@ def test_a_variant_s_verdict_is_not_the_trial_s(run: RunFolder) -> None:
     assert len(rows(run)) == 2
 
 
+@pytest.mark.slow
 def test_certify(run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "PATIENCE", 0.0)
     options = ["--trial", "0002", "--certify", "60", "--images", "12", "--gate", "mean", "--gate", "sample"]

@@ -33,6 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return finished_run(tmp_path_factory.mktemp("runs") / "tiny", {"0000": RECIPE}, rungs=(4,))
 
 
+@pytest.mark.slow
 def test_the_network_of_each_rung_is_kept_and_is_the_one_that_was_measured(run: RunFolder) -> None:
     dataset = data.load("digits", fraction=0.1)
     rows = {row["epoch"]: row for row in results.read(run.results).to_pylist()}
@@ -50,6 +51,7 @@ def test_the_network_of_each_rung_is_kept_and_is_the_one_that_was_measured(run: 
     assert natural[0] != natural[1]
 
 
+@pytest.mark.slow
 def test_an_examination_carries_its_verdict_and_checks(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robustsearch.examine.EFFORT", Effort(steps=10, long_steps=20, restarts=1, queries=30))
     dataset = data.load("digits", fraction=0.1)
@@ -73,7 +75,7 @@ def test_an_examination_carries_its_verdict_and_checks(run: RunFolder, monkeypat
     assert row["robust_l2"] == row["apgd_l2"] <= row["pgd_l2"] <= row["cw"]
 
 
-def test_a_missing_or_foreign_network_is_refused_without_running_its_pickle(run: RunFolder, tmp_path: Path) -> None:
+def test_a_missing_or_foreign_network_is_refused_without_running_its_pickle(tmp_path: Path) -> None:
     dataset = data.load("digits", fraction=0.1)
     with pytest.raises(RunError, match="must be readable"):
         load_network(tmp_path / "none.pt", dataset)

@@ -29,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return finished_run(tmp_path_factory.mktemp("runs") / "tiny", RECIPES)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_arrays_are_the_network_s(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(portray, "RADII", (0.5, 2.0))
@@ -56,6 +57,7 @@ def test_arrays_are_the_network_s(run: RunFolder, monkeypatch: pytest.MonkeyPatc
         assert arrays["slice_probability"].shape[1:] == (5, 5)
 
 
+@pytest.mark.slow
 def test_predictions_are_the_plain_network_s_own(run: RunFolder) -> None:
     arrays = np.load(run.portrait("plain-s0", 6))
     dataset = data.load("digits", fraction=0.1)

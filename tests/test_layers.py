@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {
     0: (
         "errors",
+        "fields",
         "recipe",
         "results",
         "events",
@@ -85,6 +86,7 @@ def test_spaces_and_analysis_use_level_0_alone(folder: str) -> None:
             assert parts[0] not in {"torch", "ray"}, f"{path} imports {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -146,6 +146,7 @@ def test_stochastic_is_what_can_differ_between_two_predictions() -> None:
     assert not Recipe(smoothing=Smoothing(at_inference=False)).is_stochastic
 
 
+@pytest.mark.slow
 def test_no_field_is_a_dead_option(digits: Dataset, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trials with every part on between them read every field, outside the recipe's own module."""
     read: set[tuple[str, str]] = set()

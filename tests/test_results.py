@@ -163,6 +163,21 @@ def test_a_file_of_an_older_schema_is_read_with_nulls(folder: Path) -> None:
     assert row["robust"] == 0.5
 
 
+def test_a_file_of_a_newer_schema_is_read_without_what_is_new_and_that_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [*SCHEMA.names, "flux"]
+    metadata = {b"robustsearch_names": results._names_checksum(names).encode()}
+    newer = pa.schema([*SCHEMA, pa.field("flux", pa.float64())], metadata=metadata)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "SCHEMA", newer)
+        write_trial(folder, "0004", [measured("0004", epoch=3, flux=1.5)])
+    with pytest.warns(UserWarning, match=r"0004\.parquet is of another version of robustsearch; left out: flux"):
+        table = read(folder)
+    assert table.schema == SCHEMA
+    assert [row["robust"] for row in table.to_pylist() if row["trial"] == "0004"] == [0.5]
+
+
 def test_every_column_is_documented_in_the_file_too(folder: Path) -> None:
     schema = pq.read_schema(folder / "0010.parquet")
     assert schema.metadata[b"robustsearch_schema"] == str(results.SCHEMA_VERSION).encode()
@@ -194,6 +209,7 @@ def test_a_verdict_of_any_evaluation_marks_its_trial_and_epoch(tmp_path: Path) -
     assert with_verdicts(table, SCHEMA.empty_table()).equals(table)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     path = write_trial(tmp_path, "0001", [measured(epoch=1), measured(epoch=2, robust=0.25), failed(epoch=2)])
     whole, content, chance = read(tmp_path), path.read_bytes(), Random(0)

@@ -209,6 +209,7 @@ def test_a_file_of_the_user_s_and_a_recipe_that_diverges(tmp_path: Path) -> None
     assert set(measured["dataset"]) == {"own.npz"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -233,6 +234,7 @@ def test_bad_input_ends_before_the_first_trial_with_code_2(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
@@ -250,6 +252,7 @@ def test_more_than_the_cluster_has_ends_before_the_first_trial(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
     from dataclasses import asdict
 

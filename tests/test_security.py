@@ -111,6 +111,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.timeout(200)
 def test_a_local_search_listens_on_loopback_alone() -> None:

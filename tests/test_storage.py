@@ -104,6 +104,7 @@ def test_every_event_is_in_the_store_before_it_takes_effect(
     assert [event.kind for event in read(store.root / "events.jsonl")[0]][-2:] == ["report", "end"]
 
 
+@pytest.mark.slow
 def test_one_driver_at_a_time(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "BEAT", 0.5)
     monkeypatch.setattr(storage, "SILENCE", 8.0)
@@ -121,6 +122,7 @@ def test_one_driver_at_a_time(store: Store, tmp_path: Path, monkeypatch: pytest.
         pass
 
 
+@pytest.mark.slow
 def test_a_silent_driver_is_followed_and_writes_no_more(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_no_object_leads_out_of_the_folder(store: Store) -> None:
         store.pull(["results/../../../evil"])
 
 
+@pytest.mark.slow
 def test_a_search_whose_driver_and_machine_are_lost_goes_on_elsewhere(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

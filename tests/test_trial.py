@@ -39,8 +39,17 @@ def run(digits: Dataset, plan: Plan, checkpoint: Path | None = None, recipe: Rec
     return rows
 
 
-def test_a_row_at_each_rung_and_at_the_end_with_columns_of_the_results(digits: Dataset, plan: Plan) -> None:
-    rows = run(digits, plan)
+@pytest.fixture(scope="module")
+def whole(digits: Dataset, plan: Plan) -> Trial:
+    """The uninterrupted trial, at its end; only to be looked at."""
+    trial = Trial(RECIPE, 7, digits, plan)
+    while not trial.done:
+        trial.advance()
+    return trial
+
+
+def test_a_row_at_each_rung_and_at_the_end_with_columns_of_the_results(whole: Trial) -> None:
+    rows = whole.rows
     assert [row["epoch"] for row in rows] == [1, 2, 4]
     for row in rows:
         assert row.keys() <= COLUMNS.keys()
@@ -52,19 +61,18 @@ def test_a_row_at_each_rung_and_at_the_end_with_columns_of_the_results(digits: D
         assert row["engine_reason"].startswith("onnxruntime-kernel: ")  # weights with noise keep gates out of it
 
 
-def test_rungs_change_nothing_in_the_training(digits: Dataset, plan: Plan) -> None:
-    often = run(digits, plan)
-    once = run(digits, Plan(rungs=(), protocol=plan.protocol, epsilon=plan.epsilon, epsilon_l2=plan.epsilon_l2))
-    assert untimed(once) == untimed(often)[-1:]
+@pytest.mark.slow
+def test_rungs_change_nothing_in_the_training(digits: Dataset, plan: Plan, whole: Trial) -> None:
+    once = run(digits, dataclasses.replace(plan, rungs=()))
+    assert untimed(once) == untimed(whole.rows)[-1:]
 
 
-@pytest.mark.parametrize("killed_after", [1, 2, 3])
+@pytest.mark.parametrize(
+    "killed_after", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_resumed_after_any_epoch_it_is_the_uninterrupted_trial_bit_for_bit(
-    digits: Dataset, plan: Plan, tmp_path: Path, killed_after: int
+    digits: Dataset, plan: Plan, whole: Trial, tmp_path: Path, killed_after: int
 ) -> None:
-    whole = Trial(RECIPE, 7, digits, plan)
-    while not whole.done:
-        whole.advance()
     first = Trial(RECIPE, 7, digits, plan)
     for _ in range(killed_after):
         first.advance()
@@ -123,6 +131,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS.keys())
 def test_every_kind_of_training_resumes_bit_for_bit(
     digits: Dataset, plan: Plan, tmp_path: Path, change: dict[str, Any]
@@ -146,9 +155,10 @@ def test_every_kind_of_training_resumes_bit_for_bit(
 
 
 def test_a_finished_trial_reports_its_rungs_again_and_trains_no_more(
-    digits: Dataset, plan: Plan, tmp_path: Path
+    digits: Dataset, plan: Plan, whole: Trial, tmp_path: Path
 ) -> None:
-    assert run(digits, plan, tmp_path / "checkpoint.pt") == run(digits, plan, tmp_path / "checkpoint.pt")
+    whole.save(tmp_path / "checkpoint.pt")
+    assert run(digits, plan, tmp_path / "checkpoint.pt") == whole.rows
 
 
 def flipped(content: bytes) -> bytes:
@@ -161,7 +171,7 @@ def flipped(content: bytes) -> bytes:
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     digits: Dataset, plan: Plan, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    path = tmp_path / "checkpoint.pt"
+    path, plan = tmp_path / "checkpoint.pt", dataclasses.replace(plan, rungs=())
     trial = Trial(RECIPE, 7, digits, plan)
     for _ in range(2):
         trial.advance()
@@ -199,6 +209,7 @@ WATCHED = RECIPE.replace(
 )
 
 
+@pytest.mark.slow
 def test_early_stopping_goes_back_to_the_best_epoch_and_resumes_bit_for_bit(
     digits: Dataset, plan: Plan, tmp_path: Path
 ) -> None:
@@ -239,6 +250,7 @@ def test_early_stopping_goes_back_to_the_best_epoch_and_resumes_bit_for_bit(
             assert torch.equal(value, network[name]), name
 
 
+@pytest.mark.slow
 def test_a_watch_changes_nothing_in_the_training(digits: Dataset, plan: Plan) -> None:
     plan = dataclasses.replace(plan, rungs=())
     recipe = RECIPE.replace(**{"training.epochs": 2})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,14 @@ class Call:
     def objective(self) -> Objective:
         """What is maximised."""
         return OBJECTIVES[self.adversary.objective]
+
+    def of(self, attack: Callable[..., Tensor], **options: Any) -> Tensor:
+        """What an attack makes of these images, with what all attacks take and its own options."""
+        return attack(self.network, self.images, self.labels, draws=self.draws, expand=self.expand, **options)
+
+    def within(self, attack: Callable[..., Tensor], **options: Any) -> Tensor:
+        """The same of an attack that keeps to the ball."""
+        return self.of(attack, epsilon=self.epsilon, norm=self.adversary.norm, **options)
 
 
 @dataclass(frozen=True)
@@ -99,105 +108,40 @@ def class_count(network: Network) -> int:
 
 
 def _fgsm(call: Call) -> Tensor:
-    return fgsm(
-        call.network,
-        call.images,
-        call.labels,
-        epsilon=call.epsilon,
-        norm=call.adversary.norm,
-        draws=call.draws,
-        expand=call.expand,
-    )
+    return call.within(fgsm)
 
 
 def _pgd(call: Call) -> Tensor:
     adversary = call.adversary
-    return pgd(
-        call.network,
-        call.images,
-        call.labels,
-        epsilon=call.epsilon,
-        norm=adversary.norm,
+    return call.within(
+        pgd,
         step=adversary.step or 2.5 * call.epsilon / adversary.steps,
         steps=adversary.steps,
         objective=call.objective,
-        draws=call.draws,
-        expand=call.expand,
         generator=call.generator,
         allow_unreachable=adversary.step is not None,
     )
 
 
 def _apgd(call: Call) -> Tensor:
-    return apgd(
-        call.network,
-        call.images,
-        call.labels,
-        epsilon=call.epsilon,
-        norm=call.adversary.norm,
-        steps=call.adversary.steps,
-        objective=call.objective,
-        draws=call.draws,
-        expand=call.expand,
-        generator=call.generator,
-    )
+    return call.within(apgd, steps=call.adversary.steps, objective=call.objective, generator=call.generator)
 
 
 def _apgd_targeted(call: Call) -> Tensor:
-    return apgd_targeted(
-        call.network,
-        call.images,
-        call.labels,
-        classes=class_count(call.network),
-        epsilon=call.epsilon,
-        norm=call.adversary.norm,
-        steps=call.adversary.steps,
-        draws=call.draws,
-        expand=call.expand,
-        generator=call.generator,
-    )
+    classes = class_count(call.network)
+    return call.within(apgd_targeted, classes=classes, steps=call.adversary.steps, generator=call.generator)
 
 
 def _cw(call: Call) -> Tensor:
     adversary = call.adversary
+    options = {"kappa": adversary.kappa, "steps": adversary.steps, "lr": adversary.lr}
     if adversary.searches > 1:
-        return cw_search(
-            call.network,
-            call.images,
-            call.labels,
-            searches=adversary.searches,
-            c_start=adversary.c,
-            kappa=adversary.kappa,
-            steps=adversary.steps,
-            lr=adversary.lr,
-            draws=call.draws,
-            expand=call.expand,
-        )
-    return cw(
-        call.network,
-        call.images,
-        call.labels,
-        c=adversary.c,
-        kappa=adversary.kappa,
-        steps=adversary.steps,
-        lr=adversary.lr,
-        draws=call.draws,
-        expand=call.expand,
-    )
+        return call.of(cw_search, searches=adversary.searches, c_start=adversary.c, **options)
+    return call.of(cw, c=adversary.c, **options)
 
 
 def _square(call: Call) -> Tensor:
-    return square(
-        call.network,
-        call.images,
-        call.labels,
-        epsilon=call.epsilon,
-        norm=call.adversary.norm,
-        queries=call.adversary.steps,
-        draws=call.draws,
-        expand=call.expand,
-        generator=call.generator,
-    )
+    return call.within(square, queries=call.adversary.steps, generator=call.generator)
 
 
 METHODS = {

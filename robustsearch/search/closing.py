@@ -42,16 +42,7 @@ def examine(folder: RunFolder, dataset: data.Dataset, settings: Settings, gpus: 
     besides = f" ({ties} more are as fast as a more robust one)" if ties else ""
     say(out, f"Examining {len(members)} on the front{besides}: protocol {PROTOCOL}, {settings.final_images} images")
     rungs = {(row["trial"], row["epoch"]): row["robust"] for row in members}
-    for row in examine_points(
-        folder,
-        members,
-        plain_epoch,
-        dataset,
-        name=PROTOCOL,
-        images=settings.final_images,
-        cpus=settings.cpus_per_trial,
-        gpus=gpus,
-    ):
+    for row in examine_points(folder, members, plain_epoch, dataset, settings, gpus, PROTOCOL):
         verdict = "MASKED" if row["masked"] else "no masking found"
         say(
             out,
@@ -73,16 +64,7 @@ def examine_design(folder: RunFolder, dataset: data.Dataset, settings: Settings,
         return
     last = {row["trial"]: row for row in results.read(folder.results).to_pylist() if row["robust"] is not None}
     say(out, f"Evaluating {len(last)} trials: protocol {FINAL_OF_DESIGN}, {settings.final_images} images")
-    for row in examine_points(
-        folder,
-        list(last.values()),
-        None,
-        dataset,
-        name=FINAL_OF_DESIGN,
-        images=settings.final_images,
-        cpus=settings.cpus_per_trial,
-        gpus=gpus,
-    ):
+    for row in examine_points(folder, list(last.values()), None, dataset, settings, gpus, FINAL_OF_DESIGN):
         found = f"robust {100 * row['robust']:.1f}%, l_2 {100 * row['robust_l2']:.1f}%"
         say(out, f"  {row['trial']:<8} epoch {row['epoch']:>3}  {found}")
 

@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 
 from .. import data, results
@@ -60,6 +61,7 @@ def forecast(settings: Settings, question: Question, address: str | None) -> lis
     Raises:
         UserError: the settings or the question break a rule, or the earlier run cannot be read.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings.check()
     question.check()
     space = spaces.of(settings)

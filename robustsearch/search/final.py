@@ -17,6 +17,7 @@ from ..evaluation.protocols import protocol
 from ..examine import examine, load_network
 from ..pareto import SAME_LATENCY
 from ..runfolder import RunFolder
+from .settings import Settings
 
 PROTOCOL = "full"
 SPLIT = "validation"
@@ -63,18 +64,17 @@ def examine_points(
     points: list[dict[str, Any]],
     plain_epoch: int | None,
     dataset: Dataset,
-    *,
-    name: str,
-    images: int,
-    cpus: int,
+    settings: Settings,
     gpus: float,
+    name: str,
 ) -> Iterator[dict[str, Any]]:
     """Examine rows of the results under the protocol `name`, but for those that have been, as many at a time as the
-    cluster holds; yields each row once it is written.
+    cluster holds; yields each row once it is written. An examination has the CPUs of a trial, and `gpus`.
 
     Raises:
         ray.exceptions.RayTaskError: an examination failed.
     """
+    cpus, images = settings.cpus_per_trial, settings.final_images
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(examine_point)
     shared = ray.put(dataset)
     roles = {}

@@ -29,6 +29,9 @@ DRIVER_ENVIRONMENT = {
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on these systems, as on all with this: every port on loopback
 }
+SETTINGS = b"\4"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
+"""What a client of HTTP/2 says first, and an empty frame of settings (RFC 9113, 3.4 and 6.5)."""
 STARTS = 3
 """How often a local Ray is started: it gives itself 30 s, which a busy machine may not keep."""
 
@@ -41,11 +44,24 @@ def connect(address: str | None, environment: dict[str, str]) -> None:
         return
     host, colon, port = address.rpartition(":")
     try:
-        if colon:  # Ray itself waits for many minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
+        if colon and os.environ.get("RAY_USE_TLS") != "1":  # Ray itself waits for many minutes
+            _check_speaks(host, int(port))
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": environment})
-    except (OSError, ValueError) as error:
-        raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # the last: it runs another version of Ray or Python
+        reason = " ".join(str(error).split())
+        raise UserError(f"`--address` must be that of a running Ray cluster, but got {address!r}: {reason}") from error
+
+
+def _check_speaks(host: str, port: int) -> None:
+    """Whether a server is there that speaks HTTP/2, as Ray's do: it answers the preface by a frame of settings.
+
+    Raises:
+        OSError: there is no server, or it is another one.
+    """
+    with socket.create_connection((host, port), timeout=10) as connection:
+        connection.sendall(PREFACE)
+        if connection.recv(4)[3:] != SETTINGS:
+            raise OSError("the server there is not Ray's")
 
 
 def _start() -> None:

@@ -159,6 +159,7 @@ def folder(make_run: MakeRun, make_row: MakeRow) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_command_draws_what_is_there(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(folder), "--trial", "plain-s0", "--out", str(tmp_path)]) == 0
@@ -174,6 +175,7 @@ def test_a_design_shows_its_first_seed_and_a_search_its_front(folder: Path, hand
     assert chosen(load(hand_folder), None) == ["0001", "0002", "baseline"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_mistakes_end_with_code_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(folder), "--trial", "other"]) == 2

@@ -152,6 +152,7 @@ def test_the_three_files(figure: Figure, tmp_path: Path) -> None:
     assert pdf.read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_the_same_points_give_the_same_files(hand_run: Run, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

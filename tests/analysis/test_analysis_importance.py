@@ -170,6 +170,7 @@ def simulated(rng: np.random.Generator, effect: float, fields: int = 1) -> tuple
     return pa.table({"robust": y, "latency_p50": -y}), [field(str(i), row.tolist()) for i, row in enumerate(levels)]
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_share() -> None:
     """Of 100, at least 88 of nominally 95: below that is less likely than 1 in 300."""
     rng = np.random.default_rng(3)
@@ -182,6 +183,7 @@ def test_intervals_cover_the_true_share() -> None:
     assert covered >= 88
 
 
+@pytest.mark.slow
 def test_the_noise_level_is_passed_by_luck_in_one_run_of_twenty() -> None:
     """Of 40 runs without any effect, at most 7 have a field above it: more is less likely than 1 in 300."""
     rng = np.random.default_rng(4)
@@ -261,6 +263,7 @@ def test_a_slice_of_a_scale_puts_what_is_off_aside_and_says_so(values: tuple[flo
     assert min(at for label, at in ticks.items() if label != "off") >= values[0]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_nine_files(make_run, make_row, tmp_path: Path, capsys) -> None:
     folder = make_run(rows_of(make_row, 60))
     assert main([str(folder), "--out", str(tmp_path / "new")]) == 0
@@ -302,6 +305,7 @@ def test_trials_of_one_recipe_are_answered_with_one_line(make_run, make_row, cap
     assert "these all have the same recipe" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_imports_nothing_heavy() -> None:
     code = "import sys, analysis.importance; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -34,6 +34,7 @@ def test_colour_and_folder_can_be_chosen(hand_folder: Path, tmp_path: Path, caps
     assert "activation" in (out / "pareto.svg").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_third_objective_has_files_of_its_own(make_run, make_row, tmp_path: Path, capsys) -> None:
     sizes = {"0000": 466_714, "0001": 77_850}
     folder = make_run([make_row(trial, 1, 0.5, 1.0, parameters=size) for trial, size in sizes.items()])
@@ -108,6 +109,7 @@ def test_a_folder_that_cannot_be_written(hand_folder: Path, tmp_path: Path, caps
     assert "`--out` must be a folder that can be written" in complaint(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "where"), [("analysis", ROOT), ("robustsearch.analysis", ROOT.parent)])
 def test_the_analysis_imports_nothing_heavy(module: str, where: Path) -> None:
     code = f"import json, sys, {module}.pareto, {module}.load; print(json.dumps(sorted(sys.modules)))"

@@ -117,6 +117,7 @@ def test_markdown_has_values_differences_published_numbers_and_notes(folder: Pat
     assert "PGD leaves more" not in notes
 
 
+@pytest.mark.slow
 def test_notes_follow_from_the_numbers(make_run: MakeRun, make_row: MakeRow) -> None:
     """PGD leaves 30 points more than FGSM; CW leaves natural accuracy; the protocol is another."""
     odd = {"pgd": 0.4, "fgsm": 0.1, "natural": 0.7, "cw": 0.71}
@@ -139,6 +140,7 @@ def test_one_seed_has_means_and_no_intervals(make_run: MakeRun, make_row: MakeRo
     assert "| b | – | – | – | – | – | – | 1 |" in text
 
 
+@pytest.mark.slow
 def test_the_command_writes_three_files(
     folder: Path, table: Numbers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def folder(make_run: MakeRun, make_row: MakeRow) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_adaptive_columns_are_the_last_evaluation_s(folder: Path) -> None:
     tables = Tables(load(folder))
     assert tables.found.images["adaptive"] == 150
@@ -55,6 +56,7 @@ def test_adaptive_columns_are_the_last_evaluation_s(folder: Path) -> None:
         assert tables.numbers[name]["adaptive_l2"].mean == pytest.approx(np.mean(values) + 0.1)
 
 
+@pytest.mark.slow
 def test_the_second_table_sums_two_norms(folder: Path) -> None:
     """The published 114.6 is such a sum; its interval is at most as wide as those of its parts together."""
     tables = Tables(load(folder))

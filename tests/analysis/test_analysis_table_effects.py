@@ -37,6 +37,7 @@ def test_other_names_are_no_factorial(rows: list[str]) -> None:
     assert factors(rows) == {}
 
 
+@pytest.mark.slow
 def test_a_factorial_has_effects_and_an_interaction(tables_of: Callable[[Rows], Tables], make_row: MakeRow) -> None:
     """Gate adds 20 points, pni 10, and both together 6 more on top."""
     rows = list(layout({"gate": FACTORS["gate"], "pni": FACTORS["pni"]}))
@@ -64,6 +65,7 @@ def test_a_factorial_has_effects_and_an_interaction(tables_of: Callable[[Rows], 
     assert "| gate:pni | robust | +3.0* [" in tables.markdown()
 
 
+@pytest.mark.slow
 def test_a_row_s_part_in_the_front_is_what_is_lost_without_it(
     tables_of: Callable[[Rows], Tables], make_row: MakeRow
 ) -> None:

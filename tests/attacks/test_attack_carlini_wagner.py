@@ -138,6 +138,7 @@ def accuracy(digits: Any, images: Tensor) -> float:
     return float((digits.model(images).argmax(1) == digits.labels[: len(images)]).double().mean())
 
 
+@pytest.mark.slow
 def test_the_c_of_the_report_does_nothing_where_a_search_breaks_everything(digits: Any) -> None:
     """ATTACKS: at c = 1e-4, kappa = 0.01 an undefended network keeps its accuracy."""
     images, labels = digits.images[:100], digits.labels[:100]
@@ -148,6 +149,7 @@ def test_the_c_of_the_report_does_nothing_where_a_search_breaks_everything(digit
     assert accuracy(digits, searched) <= 0.02
 
 
+@pytest.mark.slow
 def test_the_search_finds_norms_as_small_as_those_of_foolbox(digits: Any) -> None:
     images, labels = digits.images[:40], digits.labels[:40]
     peer = foolbox.attacks.L2CarliniWagnerAttack(

@@ -40,6 +40,9 @@ CASES = [(name, norm) for name in EPSILON for norm in EPSILON[name]]
 LOGGER = logging.getLogger("pyautoattack")  # without one, it warns where a gradient is zero
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def images() -> Tensor:
     return torch.tensor(load_digits().images / 16, dtype=torch.float32).unsqueeze(1)[:1000]

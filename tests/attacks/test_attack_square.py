@@ -169,7 +169,7 @@ def moves(offset: np.ndarray, epsilon: float, side: int = 3) -> Iterator[np.ndar
             yield result
 
 
-@pytest.mark.parametrize("side", [3, 4, 5, 8, 13])
+@pytest.mark.parametrize("side", [3, *(pytest.param(side, marks=pytest.mark.slow) for side in (4, 5, 8, 13))])
 def test_l2_squares_take_the_published_shape_at_every_size(side: int) -> None:
     """An image as large as the square has one place for it; the second square empties nothing more."""
     seen = proposals(grey(20, 1, side), 1000, epsilon=0.4, norm="l2", share=1.0)[:2]  # early: the largest square
@@ -254,6 +254,7 @@ def linear(images: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(logit), logit], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (1, 9, 11)])
 def test_on_a_linear_model_it_finds_the_farthest_corner(shape: tuple[int, int, int]) -> None:
     """With the whole image in reach, its edges too, each pixel of each channel finds its sign."""
@@ -263,6 +264,7 @@ def test_on_a_linear_model_it_finds_the_farthest_corner(shape: tuple[int, int, i
     torch.testing.assert_close(ours, images + 0.2 * torch.stack([w.sign(), -w.sign()]))
 
 
+@pytest.mark.slow
 def test_on_a_linear_model_it_climbs_the_l2_ball_as_far_as_the_published_code() -> None:
     """The highest possible margin is epsilon |w|. Mean share of it over 8 images and 2 seeds; the standard error of
     the difference is below 0.02.

@@ -21,8 +21,9 @@ def rows() -> list[tuple[str, str, str]]:
     """The command, what it is given, and its answer, of each row of the page."""
     found, command = [], ""
     for line in PAGE.read_text().splitlines():
-        if heading := re.match(r"## `python -m ([\w.]+)`", line):
-            command = heading[1]
+        if line.startswith("## "):
+            heading = re.match(r"## `python -m ([\w.]+)`", line)
+            command = heading[1] if heading else ""
         elif command and (row := re.match(r"\| .*? \| (?:`(.*?)`|nothing) \| (.*) \|$", line)):
             found.append((command, row[1] or "", row[2]))
     return found
@@ -40,6 +41,7 @@ def as_a_command(monkeypatch: pytest.MonkeyPatch, workplace: Path) -> Iterator[N
     """In the workplace, with an environment that is put back."""
     monkeypatch.chdir(workplace)
     monkeypatch.syspath_prepend(str(workplace))
+    monkeypatch.delitem(sys.modules, "mynet", raising=False)  # another test's
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = dict(os.environ)
     yield

@@ -21,6 +21,8 @@ from robustsearch.models.stochastic import Noise
 from robustsearch.models.wrn import GlobalAverage
 from robustsearch.recipe import GateMode
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 IMAGES = 20_000
 LEVEL = 1e-3

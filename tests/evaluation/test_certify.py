@@ -126,6 +126,7 @@ def noisy_bodies(noise: Noise) -> dict[str, nn.Module]:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weights", "inputs", "activations", "gates"])
 def test_votes_of_an_image_are_independent(kind: str) -> None:
     """Counts of 40 votes are binomial: draws that votes share would spread them (test of dispersion)."""
@@ -153,6 +154,7 @@ def test_images_share_a_pass_unless_their_noise_depends_on_each_other(kind: str)
         assert sizes == ([5] * 23 if kind == "weights" else [1] * 115)
 
 
+@pytest.mark.slow
 def test_no_attack_flips_an_image_within_its_radius(digits: Dataset) -> None:
     """PGD with 64 draws, l_2, at 0.99 of each radius; at 3 times the radius it flips most."""
     x, y = to_tensor(digits.train.images, torch.device("cpu")), torch.from_numpy(digits.train.labels)

@@ -75,12 +75,14 @@ def test_natural_accuracy_is_the_plain_one(trained: Network, digits: Dataset) ->
     assert measure(trained, digits)["natural"] == pytest.approx(float(plain))
 
 
+@pytest.mark.slow
 def test_a_larger_ball_leaves_less(trained: Network, digits: Dataset) -> None:
     robust = [measure(trained, digits, epsilon=epsilon)["robust"] for epsilon in (0.01, 0.05, 0.2, 1.0)]
     assert robust == sorted(robust, reverse=True)  # type: ignore[type-var]
     assert robust[-1] <= 0.02  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_cw_counts_at_its_budget_and_reports_its_norms(trained: Network, digits: Dataset) -> None:
     pictures, labels = images(digits)
     chosen = dataclasses.replace(PROTOCOLS["standard"], adversaries=(Adversary("cw", "cw", "l2", steps=60),))
@@ -133,6 +135,7 @@ def test_every_method_attacks_through_every_gradient(
     assert 0 <= row["robust"] <= row["natural"] <= 1  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_the_report_s_pgd_is_weaker_than_its_fgsm_and_than_the_standard(trained: Network, digits: Dataset) -> None:
     """3 steps of 0.01 at epsilon 0.3 cannot reach their ball, from a random start they hardly move."""
     pictures, labels = images(digits)
@@ -154,6 +157,7 @@ def test_the_report_s_pgd_is_weaker_than_its_fgsm_and_than_the_standard(trained:
     assert report["epsilon"] == 0.3
 
 
+@pytest.mark.slow
 def test_sampled_gates_are_attacked_through_their_surrogate_which_is_stronger(digits: Dataset) -> None:
     """The gradient through hard, random winners finds less than the one through the mean gate (METHODS 7)."""
     network = train(PLAIN.replace(lwta=LWTA(kl_weight=0.0).model_dump(), **{"training.epochs": 24}), digits)

@@ -80,6 +80,7 @@ def failed(verdict: Verdict) -> set[str]:
 # The zoo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_classifier_is_not_flagged(zoo: Zoo, name: str) -> None:
     verdict = examine(zoo, zoo.honest()[name])
@@ -87,6 +88,7 @@ def test_an_honest_classifier_is_not_flagged(zoo: Zoo, name: str) -> None:
     assert 1 >= verdict.natural_accuracy >= verdict.naive_accuracy >= verdict.robust_accuracy >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MASKED)
 def test_a_masked_classifier_is_flagged(zoo: Zoo, name: str) -> None:
     verdict = examine(zoo, zoo.masked()[name], n=MORE.get(name, N))
@@ -105,6 +107,7 @@ def test_the_zoo_of_another_seed(zoos: Callable[[int], Zoo], seed: int) -> None:
     assert found == dict.fromkeys(MASKED, True)
 
 
+@pytest.mark.slow
 def test_only_finite_differences_see_that_hard_gates_have_a_wrong_gradient(zoo: Zoo) -> None:
     alone, helped = (
         examine(zoo, group[name]) for group, name in ((zoo.masked(), MASKED[-1]), (zoo.honest(), HONEST[2]))
@@ -113,6 +116,7 @@ def test_only_finite_differences_see_that_hard_gates_have_a_wrong_gradient(zoo: 
     assert alone.robust_accuracy >= helped.robust_accuracy - 0.05
 
 
+@pytest.mark.slow
 def test_one_draw_that_misleads_is_found_out_and_small_noise_does_not_mislead(zoo: Zoo) -> None:
     resized = examine(zoo, zoo.masked()["random resize"], n=180)
     assert "one draw" in failed(resized)
@@ -124,6 +128,7 @@ def test_one_draw_that_misleads_is_found_out_and_small_noise_does_not_mislead(zo
 # What others claim
 
 
+@pytest.mark.slow
 def test_a_claim_from_too_weak_an_attack_is_flagged_and_one_from_a_proper_attack_is_not(zoo: Zoo) -> None:
     """The report's protocol: 3 steps of 0.01 at epsilon 0.3, and CW at c = 1e-4."""
     images, labels = (part[:N] for part in zoo.data.test)
@@ -141,6 +146,7 @@ def test_a_claim_from_too_weak_an_attack_is_flagged_and_one_from_a_proper_attack
 # Single checks
 
 
+@pytest.mark.slow
 def test_a_surrogate_that_hides_the_gradient_is_found_out(zoo: Zoo) -> None:
     @contextmanager
     def blind() -> Iterator[None]:
@@ -153,11 +159,13 @@ def test_a_surrogate_that_hides_the_gradient_is_found_out(zoo: Zoo) -> None:
     assert {"plain gradient", "zero gradients", "square"} <= failed(examine(zoo, Exhibit(zoo.plain, blind)))
 
 
+@pytest.mark.slow
 def test_a_prediction_that_depends_on_the_batch_is_found_out(zoo: Zoo) -> None:
     centred = nn.Sequential(Apply(lambda x: x - x.mean(0) + 0.3 * (len(x) > 1)), zoo.plain)
     assert "one image alone" in failed(examine(zoo, Exhibit(centred)))
 
 
+@pytest.mark.slow
 def test_another_network_and_a_standard_surrogate_know_the_way_where_gradients_are_zero(zoo: Zoo) -> None:
     hidden = nn.Sequential(Apply(quantise), zoo.plain)
     others = standard_surrogates(hidden, zoo.data.test[0][:20])
@@ -167,6 +175,7 @@ def test_another_network_and_a_standard_surrogate_know_the_way_where_gradients_a
     assert "transfer" not in failed(examine(zoo, Exhibit(zoo.robust), transfer=zoo.plain))
 
 
+@pytest.mark.slow
 def test_what_is_scored_may_differ_from_what_is_differentiated(zoo: Zoo) -> None:
     verdict = examine(zoo, Exhibit(zoo.plain), predict=lambda images: zoo.plain(torch.zeros_like(images)))
     assert verdict.natural_accuracy == verdict.robust_accuracy < 0.4
@@ -328,11 +337,13 @@ def test_a_layer_that_rounds_is_the_identity_backward_and_itself_forward() -> No
     assert not torch.autograd.grad(model(images).sum(), images)[0].any()
 
 
+@pytest.mark.slow
 def test_a_plain_network_has_no_standard_surrogate(zoo: Zoo) -> None:
     assert standard_surrogates(zoo.plain, zoo.data.test[0][:20]) == {}
     assert declared_surrogate(zoo.plain) is None
 
 
+@pytest.mark.slow
 def test_our_own_layers_declare_their_surrogate(zoo: Zoo) -> None:
     declared = declared_surrogate(zoo.gated)
     assert declared is not None
@@ -342,6 +353,7 @@ def test_our_own_layers_declare_their_surrogate(zoo: Zoo) -> None:
         assert torch.equal(zoo.gated(images), zoo.gated(images))
 
 
+@pytest.mark.slow
 def test_curves_fall_with_epsilon_and_the_adaptive_one_is_the_lower(zoo: Zoo) -> None:
     images, labels = (part[:N] for part in zoo.data.test)
     hidden = nn.Sequential(Apply(quantise), zoo.plain)

@@ -21,7 +21,7 @@ from robustsearch.models.ibp import BlockPrior
 from robustsearch.models.lwta import LWTA
 from robustsearch.models.pni import PNIConv2d, PNILayer, PNILinear
 from robustsearch.models.smoothing import GaussianNoise
-from robustsearch.models.stochastic import Noise, Stochastic
+from robustsearch.models.stochastic import Noise, Stochastic, stochastic_layers
 
 Law = Callable[[Any, np.ndarray, np.ndarray], Iterator[float]]
 """`(layer, batch [N, ...], outputs [draws, ...])` to p-values; the images of the batch are equal. An output that is
@@ -54,6 +54,11 @@ class Member:
     log_ratios: LogRatios | None = None
     compiled: bool = False
     """Stands for its family where torch.compile is tried, which takes seconds."""
+
+    @property
+    def shared(self) -> bool:
+        """Images of a pass share a draw, so that each draw is a pass, and its laws take seconds."""
+        return any(part.scope == "forward" for part in stochastic_layers(self.build()))
 
     def build(self, seed: int = 0) -> Stochastic:
         """The layer, with its own noise of this seed; in training mode."""

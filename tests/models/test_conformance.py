@@ -40,6 +40,11 @@ DRAWS, PASSES = 4000, 1500
 MODES = {"random": nullcontext, "surrogate": surrogate, "straight": straight_through, "mean": mean_network}
 
 every = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
+laws = pytest.mark.parametrize(
+    "member",
+    [pytest.param(member, marks=[pytest.mark.slow] * member.shared, id=member.name) for member in MEMBERS],
+)
+"""Every member; slow where each draw is a pass."""
 stacked = pytest.mark.parametrize(
     "member", [member for member in MEMBERS if member.shape is not None], ids=lambda member: member.name
 )
@@ -49,7 +54,7 @@ def draws(member: Member, layer: Stochastic) -> tuple[np.ndarray, np.ndarray]:
     """The batch of a pass `[N, ...]`, and independent outputs for one image `[draws, ...]`, float64."""
     x = member.inputs()
     with torch.no_grad():
-        if any(part.scope == "forward" for part in stochastic_layers(layer)):
+        if member.shared:
             y = torch.stack([layer(*x).reshape(output_shape(member, layer)) for _ in range(PASSES)])
         else:
             x = tuple(features.repeat(DRAWS, *[1] * (features.dim() - 1)) for features in x)
@@ -109,19 +114,19 @@ def test_half_precision_is_close(member: Member, dtype: torch.dtype) -> None:
         assert layer.train()(*member.inputs(3)).isfinite().all()
 
 
-@every
+@laws
 def test_law_in_training(member: Member) -> None:
     layer = member.build()
     check(member.training, layer, *draws(member, layer))
 
 
-@every
+@laws
 def test_law_at_inference(member: Member) -> None:
     layer = member.build().eval()
     check(member.inference, layer, *draws(member, layer))
 
 
-@every
+@laws
 @pytest.mark.parametrize("training", [True, False])
 def test_mean_network_and_surrogate(member: Member, training: bool) -> None:
     """The mean network is certain; so is the surrogate where it is the mean, and else it keeps the law."""
@@ -223,7 +228,7 @@ def test_state_goes_through_a_checkpoint(member: Member, training: bool) -> None
     assert torch.equal(layer(*x), twin(*x))
 
 
-@every
+@laws
 def test_kl_is_the_mean_log_ratio(member: Member) -> None:
     """Each term against Monte Carlo in numpy from the definitions (z-test), >= 0, with a gradient; else no terms."""
     layer, x = member.build(), member.inputs(2)
@@ -295,6 +300,7 @@ def test_the_loss_holds_its_kl_and_teaches_every_parameter(member: Member) -> No
         assert parameter.grad.any(), name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # Dynamo looks
 @pytest.mark.parametrize("member", [member for member in MEMBERS if member.compiled], ids=lambda member: member.name)
 def test_compiled_it_is_the_same(member: Member) -> None:

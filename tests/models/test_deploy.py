@@ -62,7 +62,7 @@ def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("units", [2, 4])
+@pytest.mark.parametrize("units", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("gate", DETERMINISTIC)
 @pytest.mark.parametrize("pattern", REMOVED)
 def test_pruned_network_equals_the_masked_one(pattern: str, gate: str, units: int, make: Make, images: Tensor) -> None:
@@ -141,6 +141,11 @@ LAWS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+laws = pytest.mark.parametrize(
+    "case", [case if case in ("sample", "smoothing") else pytest.param(case, marks=pytest.mark.slow) for case in LAWS]
+)
+
+
 def prepared(case: str, make: Make) -> Network:
     """The network of a case; its alphas, if any, differ from place to place, so that a wrong cut would show."""
     fields, pattern = LAWS[case]
@@ -159,7 +164,7 @@ def sample(predict: Callable[[Tensor], Tensor], images: Tensor, case: str) -> Te
         return predict(images.repeat(1500, 1, 1, 1)).view(1500, len(images), 10)
 
 
-@pytest.mark.parametrize("case", LAWS)
+@laws
 def test_law_of_the_output(case: str, make: Make, images: Tensor) -> None:
     """Kolmogorov-Smirnov between network and deployed form for each image and class; level 1e-3 for all together."""
     network, images = prepared(case, make), images[:2]
@@ -170,7 +175,7 @@ def test_law_of_the_output(case: str, make: Make, images: Tensor) -> None:
         assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3 / 20
 
 
-@pytest.mark.parametrize("case", LAWS)
+@laws
 def test_draws_are_averaged(case: str, make: Make, images: Tensor) -> None:
     """The mean over many draws agrees with the network's: within 5 standard errors, for each image and class."""
     network, images, draws = prepared(case, make), images[:2], 200

@@ -127,6 +127,7 @@ def test_posterior_mean_without_the_blocks_below_the_cutoff(mode: str) -> None:
     assert layer.kept().tolist() == [False, True, True, True]
 
 
+@pytest.mark.slow
 def test_z_kl_is_the_mean_over_the_posterior_of_the_sticks() -> None:
     """z-test, level 1e-4, of the Monte Carlo term against quadrature over u for the first of two blocks."""
     layer = prior(torch.tensor([0.7]))

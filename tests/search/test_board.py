@@ -127,6 +127,7 @@ def test_examples_come_with_their_class_and_what_they_are_taken_for(digits: Data
     trial.close()
 
 
+@pytest.mark.slow
 def test_a_portrait_leaves_no_trace_in_the_training(digits: Dataset) -> None:
     plan = Plan(rungs=(), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
     states = []
@@ -156,6 +157,7 @@ def test_the_picture_by_hand() -> None:
     assert examples_picture(large, large).shape == (1, 3 * 22, 2 * 11)
 
 
+@pytest.mark.slow
 def test_the_log_of_the_largest_recipe_is_within_its_bound(tmp_path: Path) -> None:
     recipe = Recipe(
         model=Model(depth=40),
@@ -190,6 +192,7 @@ def test_the_log_of_the_largest_recipe_is_within_its_bound(tmp_path: Path) -> No
     assert rungs * RUNG_BYTES / 2 < size < START_BYTES + epochs * EPOCH_BYTES + rungs * RUNG_BYTES
 
 
+@pytest.mark.slow
 def test_the_front_is_drawn_when_it_has_changed_and_the_search_has_grown(tmp_path: Path) -> None:
     with Ledger(None) as ledger:
         attained = Attained(ledger, base=1.0)
@@ -229,6 +232,7 @@ def ask_for(url: str, question: dict[str, Any]) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.slow
 def test_a_server_answers_with_these_tags(trained: tuple[Path, Portrait]) -> None:
     folder, portrait = trained
     fast = Board(folder / "0001", Recipe(model=Model(depth=16)), 0)

@@ -22,6 +22,7 @@ from robustsearch.trial import Plan
 RECIPE = Recipe(model=Model(depth=10), lwta=LWTA(units=4), training=Training(epochs=2, batch_size=40))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # MLflow makes its database table by table
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of MLflow
 def test_mlflow_holds_settings_losses_and_rungs(

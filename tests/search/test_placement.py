@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from robustsearch.errors import UserError
 from robustsearch.search.nodes import Node, room
-from robustsearch.search.placement import find_place
+from robustsearch.search.placement import _check_speaks, find_place
 from robustsearch.search.settings import Settings
 
 
@@ -79,6 +79,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_trials_are_as_many_as_the_nodes_hold_and_keep_to_one_device(cluster: str, tmp_path: Path) -> None:
     import ray
     from ray.util.placement_group import placement_group_table
+
+    host, _, port = cluster.rpartition(":")
+    _check_speaks(host, int(port))  # it is Ray's
 
     def found(**more: object) -> tuple[float, int]:
         place = find_place(Settings("lwta", **more), tmp_path / "runs" / "new", address=cluster)  # type: ignore[arg-type]

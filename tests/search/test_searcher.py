@@ -242,6 +242,7 @@ def test_a_warm_start_from_another_kind_of_run_is_refused(tmp_path: Path) -> Non
     assert not study.trials
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_shows_the_study_while_the_search_runs(folder: RunFolder) -> None:
     """The dashboard's own application on the journal that the searcher is writing."""
     search, ledger = searcher(folder)

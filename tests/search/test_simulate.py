@@ -90,7 +90,9 @@ def test_lost_workers_cost_time_and_change_nothing_else() -> None:
     assert later[-1].cost > moments[-1].cost
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "nsga2"))]
+)
 def test_a_log_replays_to_the_same_decisions(folder: RunFolder, sampler: str) -> None:
     settings = Settings("mix", trials=20, epochs=EPOCHS, sampler=sampler, repeats=4, max_latency=5.0)
     run(folder, settings)

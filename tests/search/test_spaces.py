@@ -17,6 +17,7 @@ from robustsearch.search import spaces
 from robustsearch.training.loop import Trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", spaces.names())
 def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> None:
     """Each attack of the mix gets its turn at the front, where the method leaves it the choice."""

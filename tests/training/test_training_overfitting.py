@@ -67,6 +67,7 @@ def test_the_alarm_ends_fgsm_rs_and_keeps_the_best_network(smooth: Dataset) -> N
     assert overfit.rows[-1]["epoch"] == overfit.epoch
 
 
+@pytest.mark.slow
 def test_pgd_training_raises_no_alarm() -> None:
     """The same alarm on plain digits, of whose training by PGD each epoch is at most a little worse than the last."""
     digits = data.load("digits", fraction=0.3)
