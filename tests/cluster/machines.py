@@ -34,7 +34,8 @@ for folder in $VISIBLE; do mkdir -p "$R$folder"; mount --bind "$folder" "$R$fold
 mount -t proc proc "$R/proc"
 mount --rbind /sys "$R/sys"
 mount --rbind /dev "$R/dev"
-for folder in dev/shm run tmp/ray root/.ssh root/.ray; do mkdir -p "$R/$folder"; mount -t tmpfs tmpfs "$R/$folder"; done
+for folder in dev/shm run root/.ssh root/.ray; do mkdir -p "$R/$folder"; mount -t tmpfs tmpfs "$R/$folder"; done
+mkdir -p "$R/tmp/ray"; mount --bind "$(mktemp -d "$SHARED/.ray-$NAME-XXXX")" "$R/tmp/ray"   # its logs outlive it
 chmod 700 "$R/root/.ssh"
 mkdir -p "$R/run/sshd" "$R/shared"
 mount --bind "$SHARED" "$R/shared"
