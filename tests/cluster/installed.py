@@ -56,7 +56,7 @@ printf '[global]\\nno-index = true\\nno-build-isolation = false\\n' > ~/.config/
 echo '. ~/.bashrc' > ~/.profile
 touch ~/.bashrc
 if [ "$(hostname)" = desk ]; then
-    echo 'export RAY_AUTH_MODE=token PATH={HOME}/bin:$PATH' >> ~/.bashrc
+    echo 'export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 PATH={HOME}/bin:$PATH' >> ~/.bashrc
     cp /shared/.keys/id ~/.ssh/id_ed25519; chmod 600 ~/.ssh/id_ed25519
 fi
 {own}

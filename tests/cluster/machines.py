@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -131,9 +132,14 @@ class Machine:
 
     def power_off(self) -> None:
         """The cable first, so that nobody is told; then every process at once."""
-        self._lan.unplug(self.name)
-        os.kill(self._first, signal.SIGKILL)
+        with suppress(NoMachines, ProcessLookupError):  # it has just died with the thread that made it
+            self._lan.unplug(self.name)
+            os.kill(self._first, signal.SIGKILL)
         self._process.wait(timeout=30)
+        self.release()
+
+    def release(self) -> None:
+        """Close what one that is off was heard and spoken to by."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe
             pipe.close()
@@ -218,6 +224,8 @@ class Lan:
         for machine in self._machines.values():
             if machine.on:
                 machine.power_off()
+            else:
+                machine.release()
         self._switch.kill()
         self._switch.communicate()
 
