@@ -29,7 +29,7 @@ test-fast: $(READY)  ## the tests without the slow ones
 test-onprem: $(READY)  ## cluster/onprem.yaml on machines of namespaces: a search, one of them lost; needs root
 	$(BIN)/python -m pytest -rs tests/cluster/test_onprem.py
 
-test-cluster: $(READY)  ## the same, and cluster/config.yaml on a cloud of such machines: a quarter of an hour
+test-cluster: $(READY)  ## the same, cluster/config.yaml on a cloud of such machines, and cluster/slurm.sbatch: half an hour
 	$(BIN)/python -m pytest -rs -m cluster tests/cluster
 
 lint: $(READY)   ## linter and formatter, nothing changed
