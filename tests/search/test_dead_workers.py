@@ -7,11 +7,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from robustsearch.errors import WorkersError
+from robustsearch.recipe import Recipe
 from robustsearch.runfolder import RunFolder
-from robustsearch.search.scheduler import LOST
+from robustsearch.search.ledger import Ledger
+from robustsearch.search.scheduler import LOST, RungScheduler
 
 BROKEN = """
 import sys
@@ -44,3 +48,27 @@ def test_workers_that_die_before_they_begin_end_the_search_which_can_be_resumed(
     assert Path(log).read_text().count("Failure # ") == LOST
     run = RunFolder(tmp_path / "runs" / "broken")
     assert '"kind": "tell"' not in run.events_file.read_text()
+
+
+def test_losses_between_which_an_epoch_ends_or_of_different_trials_are_not_added_up(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_info({})
+    said = tmp_path / "error.txt"
+    said.write_text("Failure # 1\nno such module")
+    epoch = {"rows": [], "ended": None, "reason": None, "epoch": 1}
+    with Ledger(folder) as ledger:
+        trials = []
+        for name in ("0000", "0001"):
+            ledger.ask(name, "search", Recipe(), 0, 0)
+            trials.append(SimpleNamespace(config={"trial": name}, error_file=str(said)))
+        scheduler = RungScheduler(ledger, eta=None, changed=lambda entry: None)
+        for _ in range(2):
+            for trial in trials * (LOST - 1):
+                scheduler.on_trial_error(None, trial)
+            for trial in trials:
+                assert scheduler.on_trial_result(None, trial, epoch) == RungScheduler.CONTINUE
+        for _ in range(LOST - 1):
+            scheduler.on_trial_error(None, trials[1])
+        scheduler.on_trial_error(None, trials[0])
+        with pytest.raises(WorkersError, match=r"'0001'.*no such module.*error\.txt"):
+            scheduler.on_trial_error(None, trials[1])
