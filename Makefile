@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help install run test test-fast test-onprem test-faults audit-deps lint format types docs wheel clean
+.PHONY: help install run test test-fast test-onprem test-cluster test-faults audit-deps lint format types docs wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -28,6 +28,9 @@ test-fast: $(READY)  ## the tests that are not slow
 
 test-onprem: $(READY)  ## cluster/onprem.yaml on machines of namespaces: a search, one of them lost; needs root
 	$(BIN)/python -m pytest -rs tests/cluster/test_onprem.py
+
+test-cluster: $(READY)  ## the same, cluster/config.yaml on a cloud of such machines, and cluster/slurm.sbatch: half an hour
+	$(BIN)/python -m pytest -rs -m cluster tests/cluster
 
 lint: $(READY)   ## linter and formatter, nothing changed
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@
     │   ├── DatasetError     a dataset is unknown, absent or malformed
     │   └── RunError         a run folder is absent, taken, unwritable or not one of ours
     ├── StorageError         what a run must write cannot be written; nothing that was written is lost (exit code 3)
+    ├── WorkersError         worker after worker dies before it comes to an epoch; the run can be resumed (exit code 3)
     └── TrialError           a trial cannot go on; it becomes a row of the results with its reason
         └── DivergedError    the training loss is no longer finite
 
@@ -42,6 +43,10 @@ class RunError(UserError):
 
 class StorageError(RobustSearchError):
     """What a run must write cannot be written."""
+
+
+class WorkersError(RobustSearchError):
+    """Worker after worker dies."""
 
 
 class TrialError(RobustSearchError):

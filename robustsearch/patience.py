@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .errors import StorageError
+from .errors import StorageError, WorkersError
 
 T = TypeVar("T")
 
@@ -58,10 +58,10 @@ def patiently(write: Callable[[], T], what: object, *, patience: float = PATIENC
             return result
 
 
-def trouble_in(error: BaseException | None) -> StorageError | None:
-    """The trouble with storage that led to this error, if one did."""
+def trouble_in(error: BaseException | None) -> StorageError | WorkersError | None:
+    """The trouble with storage or workers that led to this error, if one did."""
     while error is not None:
-        if isinstance(error, StorageError):
+        if isinstance(error, (StorageError, WorkersError)):
             return error
         if isinstance(error, OSError) and error.errno in TROUBLES:
             return StorageError(f"{error.filename or 'the disk'} must be writable, but is not: {error.strerror}")

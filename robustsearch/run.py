@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli import Parser
-from .errors import RunError, StorageError, UserError
+from .errors import RunError, StorageError, UserError, WorkersError
 from .names import checked_name
 from .runfolder import RunFolder
 from .storage import is_url
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 done, 1 a trial crashed, 2 bad input, 3 disk, 130 interrupted."""
+    """Run the command; returns 0 done, 1 a trial crashed, 2 bad input, 3 disk or workers failed, 130 interrupted."""
     given = vars(parser().parse_args(arguments))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # the log of a job is read while it grows
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except StorageError as error:
+    except (StorageError, WorkersError) as error:
         print(f"error: {error}\nNothing that was written is lost; to go on: {_resume_command(folder)}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:

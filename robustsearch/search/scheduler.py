@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
+from ..errors import WorkersError
 from ..membership import standard_error
 from ..pareto import SAME_LATENCY, is_measured
 from .halving import goes_on, one_in
@@ -17,6 +19,8 @@ from .ledger import Entry, Ledger
 
 COMPARED = 1000
 """Newest records of a rung that a trial is compared with: what a decision costs does not grow with the search."""
+LOST = 8
+"""Workers that one trial may lose in a row without a word from any: a worker that began it would end it before that."""
 
 
 class RungScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -26,6 +30,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         """Rungs are `eta` times apart, None stops no trial; `changed(entry)` is called after each change of one."""
         super().__init__()
         self._ledger, self._changed = ledger, changed
+        self._lost: Counter[str] = Counter()
         self._one_in = one_in(eta) if eta else None
         # By epoch and the device that was timed on: minus robust accuracy, latency.
         self._rungs: dict[tuple[int, str | None], deque[tuple[float, float]]] = {}
@@ -37,6 +42,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Record the rungs that a result brings, and decide."""
         name = trial.config["trial"]
+        del self._lost[name]
         entry = self._ledger.entries[name]
         goes_on = True
         for row in result["rows"]:
@@ -49,6 +55,22 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         entry.trained = result["epoch"]
         self._changed(entry)
         return str(self.CONTINUE if entry.state == "running" else self.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """A worker of the trial has died; Tune starts another one.
+
+        Raises:
+            WorkersError: they do not come to an epoch.
+        """
+        name = trial.config["trial"]
+        self._lost[name] += 1
+        if self._lost[name] >= LOST:
+            said = Path(trial.error_file).read_text(errors="replace").split()
+            raise WorkersError(
+                f"a trial's workers must live for an epoch, but {LOST} of {name!r} died one after the other. The last "
+                f"words: {' '.join(said)[-300:]!r}. All of them: {trial.error_file}; what the workers printed: "
+                "/tmp/ray/session_latest/logs on the node"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as for the ledger: the event log is the state."""

@@ -35,6 +35,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     Raises:
         UserError: the settings cannot be run; nothing has started, and a new folder is not made.
         StorageError: the run folder could not be written for long; it can be resumed.
+        WorkersError: worker after worker dies; it can be resumed.
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     settings.check()
@@ -169,7 +170,7 @@ def _run(
                 storage_path=str((folder.root / ".tune").resolve()),
                 verbose=0,
                 callbacks=elsewhere.callbacks(settings.log_to, folder),
-                failure_config=tune.FailureConfig(max_failures=-1),  # the worker counts
+                failure_config=tune.FailureConfig(max_failures=-1),  # worker and scheduler count
             ),
         ).fit()
         board.close()

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from machines import Machine, wait_for
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[2]
 HOME = "/root/.robustsearch"
@@ -54,7 +56,7 @@ printf '[global]\\nno-index = true\\nno-build-isolation = false\\n' > ~/.config/
 echo '. ~/.bashrc' > ~/.profile
 touch ~/.bashrc
 if [ "$(hostname)" = desk ]; then
-    echo 'export RAY_AUTH_MODE=token PATH={HOME}/bin:$PATH' >> ~/.bashrc
+    echo 'export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 PATH={HOME}/bin:$PATH' >> ~/.bashrc
     cp /shared/.keys/id ~/.ssh/id_ed25519; chmod 600 ~/.ssh/id_ed25519
 fi
 {own}
@@ -70,9 +72,28 @@ def search(name: str, trials: int, options: str = "") -> str:
     )
 
 
+def timeline() -> Callable[[str], None]:
+    """What prints a line with the seconds since this call and since the last line; pytest shows them with `-s`."""
+    began = last = time.monotonic()
+
+    def note(what: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        print(f"{now - began:7.1f} s (+{now - last:.1f}): {what}", flush=True)
+        last = now
+
+    return note
+
+
 def hosts(folder: Path, trial: str) -> list[str]:
     """The machines that a trial ran on, in order: TensorBoard's files are named after time and machine."""
     return [path.name.split(".")[4] for path in sorted((folder / "trials" / trial).glob("events.out.tfevents.*"))]
+
+
+def steps(folder: Path, trial: str) -> list[list[int]]:
+    """The epochs that a trial trained, as TensorBoard has them, worker after worker."""
+    files = sorted((folder / "trials" / trial).glob("events.out.tfevents.*"))
+    return [[scalar.step for scalar in EventAccumulator(str(file)).Reload().Scalars("train/loss")] for file in files]
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,8 @@ for folder in $VISIBLE; do mkdir -p "$R$folder"; mount --bind "$folder" "$R$fold
 mount -t proc proc "$R/proc"
 mount --rbind /sys "$R/sys"
 mount --rbind /dev "$R/dev"
-for folder in dev/shm run tmp/ray root/.ssh root/.ray; do mkdir -p "$R/$folder"; mount -t tmpfs tmpfs "$R/$folder"; done
+for folder in dev/shm run root/.ssh root/.ray; do mkdir -p "$R/$folder"; mount -t tmpfs tmpfs "$R/$folder"; done
+mkdir -p "$R/tmp/ray"; mount --bind "$(mktemp -d "$SHARED/.ray-$NAME-XXXX")" "$R/tmp/ray"   # its logs outlive it
 chmod 700 "$R/root/.ssh"
 mkdir -p "$R/run/sshd" "$R/shared"
 mount --bind "$SHARED" "$R/shared"
@@ -130,9 +132,14 @@ class Machine:
 
     def power_off(self) -> None:
         """The cable first, so that nobody is told; then every process at once."""
-        self._lan.unplug(self.name)
-        os.kill(self._first, signal.SIGKILL)
+        with suppress(NoMachines, ProcessLookupError):  # it has just died with the thread that made it
+            self._lan.unplug(self.name)
+            os.kill(self._first, signal.SIGKILL)
         self._process.wait(timeout=30)
+        self.release()
+
+    def release(self) -> None:
+        """Close what one that is off was heard and spoken to by."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe
             pipe.close()
@@ -217,6 +224,8 @@ class Lan:
         for machine in self._machines.values():
             if machine.on:
                 machine.power_off()
+            else:
+                machine.release()
         self._switch.kill()
         self._switch.communicate()
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from installed import ROOT, SPACE, half_way, hosts, search, setup, submitted, tunnel
+from installed import ROOT, SPACE, half_way, hosts, search, setup, steps, submitted, tunnel
 from machines import Lan, NoMachines, missing, wait_for
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ADDRESSES = {"desk": "192.168.0.1", "head": "192.168.0.10", "w1": "192.168.0.11", "w2": "192.168.0.12"}
 """Those of the file, and of the desk from which it is used."""
@@ -88,10 +87,9 @@ def test_up_a_search_that_loses_a_machine_and_down(lan: Lan) -> None:
     assert frame.groupby("trial")["epoch"].max().eq(8).all()
     assert frame["robust"].notna().all()
     assert hosts(folder, lost) == ["w2", "w1"]
-    *_, later = sorted((folder / "trials" / lost).glob("events.out.tfevents.*"))
-    steps = [scalar.step for scalar in EventAccumulator(str(later)).Reload().Scalars("train/loss")]
-    assert steps[0] > 2  # from its checkpoint
-    assert steps[-1] == 8
+    after = steps(folder, lost)[-1]
+    assert after[0] > 2  # from its checkpoint
+    assert after == list(range(after[0], 9))
 
     desk.run(f"ray down --yes {file}", timeout=240)
     assert "raylet" not in machines["head"].run("ps ax", timeout=20)
