@@ -13,7 +13,7 @@ import numpy as np
 from ..models.lwta import LWTA
 from ..models.pni import PNIConv2d, PNILayer, PNILinear
 from ..models.smoothing import GaussianNoise
-from .graph import GateRule, Graph, Value, form
+from .graph import GateRule, Graph, UnsupportedLayerError, Value, form
 from .layers import convolve, multiply
 
 
@@ -87,19 +87,23 @@ def _smoothing(layer: GaussianNoise, graph: Graph, x: Value) -> Value:
 @form(PNIConv2d)
 def _noisy_convolution(layer: PNIConv2d, graph: Graph, x: Value) -> Value:
     x = _perturbed(layer, "inputs", graph, x)
-    y = convolve(layer, graph, x, _noisy_weight(layer, graph))
+    if graph.filled(layer.out_channels) != layer.out_channels:
+        raise UnsupportedLayerError(f"noise on weights needs whole blocks of channels, but got {layer.out_channels}")
+    y = convolve(layer, graph, x, _noisy_weight(layer, graph, x))
     return _perturbed(layer, "activations", graph, y)
 
 
 @form(PNILinear)
 def _noisy_linear(layer: PNILinear, graph: Graph, x: Value) -> Value:
     x = _perturbed(layer, "inputs", graph, x)
-    y = multiply(layer, graph, x, _noisy_weight(layer, graph))
+    y = multiply(layer, graph, x, _noisy_weight(layer, graph, x))
     return _perturbed(layer, "activations", graph, y)
 
 
-def _noisy_weight(layer: PNIConv2d | PNILinear, graph: Graph) -> str:
+def _noisy_weight(layer: PNIConv2d | PNILinear, graph: Graph, x: Value) -> str:
     """Weights with noise on them, w + alpha sigma eta, where the layer has it there; both factors are constants."""
+    if layer.weight.shape[1] != x.shape[0]:
+        raise UnsupportedLayerError(f"noise on weights needs whole blocks of channels, but got {layer.weight.shape[1]}")
     weight = graph.constant(layer.weight)
     if layer.where != "weights" or not layer.random:
         return weight

@@ -50,14 +50,16 @@ class Graph:
     Attributes:
         generator: Seeds of the random nodes.
         placeholders: Write gates, and what comes with them, as `kernel` wants them, not in operators of ONNX.
+        block: Channels come in multiples of so many; those that a pruned layer lacks are zeros.
         gates: What the gates written so far do.
     """
 
-    def __init__(self, seed: int, *, placeholders: bool = False) -> None:
+    def __init__(self, seed: int, *, placeholders: bool = False, block: int = 1) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.generator = np.random.default_rng(seed)
         self.placeholders = placeholders
+        self.block = block
         self.gates: list[GateRule] = []
         self._known: dict[int, tuple[Tensor, str]] = {}
 
@@ -87,9 +89,22 @@ class Graph:
             self._known[id(value)] = value, name  # holding the tensor keeps its id its own
         return name
 
+    def filled(self, channels: int) -> int:
+        """The next multiple of a block."""
+        return -(-channels // self.block) * self.block
+
     def seed(self) -> float:
         """A seed for one random node, in the range of onnxruntime's generator and exact as a float."""
         return float(self.generator.integers(1, 2**24) * 64)
+
+
+def fit(tensor: Tensor, *sizes: int, value: float = 0.0) -> Tensor:
+    """A tensor enlarged to these sizes of its first axes, by `value`; itself where it has them already."""
+    if tensor.shape[: len(sizes)] == sizes:
+        return tensor
+    whole = tensor.new_full((*sizes, *tensor.shape[len(sizes) :]), value)
+    whole[tuple(slice(size) for size in tensor.shape)] = tensor
+    return whole
 
 
 Form = Callable[[Any, Graph, Value], Value]

@@ -10,7 +10,7 @@ from torch import nn
 from ..models.build import Normalise
 from ..models.deploy import Repeat, Residual, Select, Zeros
 from ..models.wrn import BatchNorm, GlobalAverage, strided
-from .graph import Graph, UnsupportedLayerError, Value, form, write
+from .graph import Graph, UnsupportedLayerError, Value, fit, form, write
 
 
 @form(nn.Sequential)
@@ -40,21 +40,23 @@ def _relu(layer: nn.ReLU, graph: Graph, x: Value) -> Value:
 def _batch_norm(layer: nn.BatchNorm2d, graph: Graph, x: Value) -> Value:
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    constants = [layer.weight, layer.bias, layer.running_mean, layer.running_var]
-    names = [graph.constant(tensor) for tensor in constants]
+    constants = [(layer.weight, 0.0), (layer.bias, 0.0), (layer.running_mean, 0.0), (layer.running_var, 1.0)]
+    names = [graph.constant(fit(tensor, x.shape[0], value=value)) for tensor, value in constants]
     return replace(x, name=graph.node("BatchNormalization", x.name, *names, epsilon=layer.eps))
 
 
 @form(nn.Conv2d)
 def _plain_convolution(layer: nn.Conv2d, graph: Graph, x: Value) -> Value:
-    return convolve(layer, graph, x, graph.constant(layer.weight))
+    weight = fit(layer.weight, graph.filled(layer.out_channels), x.shape[0] // layer.groups)
+    return convolve(layer, graph, x, graph.constant(weight))
 
 
 def convolve(layer: nn.Conv2d, graph: Graph, x: Value, weight: str) -> Value:
-    """A convolution with these weights, which need not be the layer's own."""
+    """A convolution with these weights, which need not be the layer's own; all its channels come in whole blocks."""
+    channels = graph.filled(layer.out_channels)
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise UnsupportedLayerError(f"a convolution must be padded with zeros by numbers of pixels, but got {layer}")
-    inputs = [x.name, weight] + ([] if layer.bias is None else [graph.constant(layer.bias)])
+    inputs = [x.name, weight] + ([] if layer.bias is None else [graph.constant(fit(layer.bias, channels))])
     name = graph.node(
         "Conv",
         *inputs,
@@ -70,12 +72,12 @@ def convolve(layer: nn.Conv2d, graph: Graph, x: Value, weight: str) -> Value:
             x.shape[1:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
         )
     ]
-    return replace(x, name=name, shape=(layer.out_channels, *size))
+    return replace(x, name=name, shape=(channels, *size))
 
 
 @form(nn.Linear)
 def _plain_linear(layer: nn.Linear, graph: Graph, x: Value) -> Value:
-    return multiply(layer, graph, x, graph.constant(layer.weight))
+    return multiply(layer, graph, x, graph.constant(fit(layer.weight, layer.out_features, x.shape[0])))
 
 
 def multiply(layer: nn.Linear, graph: Graph, x: Value, weight: str) -> Value:
@@ -116,9 +118,9 @@ def _repeated(graph: Graph, x: Value, draws: int) -> Value:
 def _select(layer: Select, graph: Graph, x: Value) -> Value:
     if not len(layer.channels):
         raise UnsupportedLayerError("a layer must have channels, but one has lost them all")
-    shape = (len(layer.channels), *x.shape[1:])
+    shape = (graph.filled(len(layer.channels)), *x.shape[1:])
     if graph.placeholders:  # a convolution keeps onnxruntime's layout
-        picks = torch.eye(x.shape[0])[layer.channels.cpu()].view(len(layer.channels), -1, 1, 1)
+        picks = fit(torch.eye(x.shape[0])[layer.channels.cpu()], shape[0])[:, :, None, None]
         return replace(x, name=graph.node("Conv", x.name, graph.constant(picks), kernel_shape=[1, 1]), shape=shape)
     return replace(x, name=graph.node("Gather", x.name, graph.constant(layer.channels), axis=1), shape=shape)
 
@@ -126,7 +128,11 @@ def _select(layer: Select, graph: Graph, x: Value) -> Value:
 @form(Zeros)
 def _zeros(layer: Zeros, graph: Graph, x: Value) -> Value:
     height, width = strided((x.shape[1], x.shape[2]), layer.stride[0])
-    size = [layer.channels, height, width]
+    size = [graph.filled(layer.channels), height, width]
+    if graph.placeholders:  # as in `_select`
+        nothing = graph.constant(torch.zeros(size[0], x.shape[0], 1, 1))
+        name = graph.node("Conv", x.name, nothing, kernel_shape=[1, 1], strides=layer.stride)
+        return replace(x, name=name, shape=tuple(size))
     one = graph.node("ReduceMax", x.name, graph.constant([1, 2, 3]), keepdims=1)
     zero = graph.node("Mul", one, graph.constant(0.0))
     return replace(x, name=graph.node("Expand", zero, graph.constant([1, *size])), shape=tuple(size))
