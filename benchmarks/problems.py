@@ -25,10 +25,10 @@ from robustsearch.search.spaces import Space
 from robustsearch.seeds import derive
 
 TABLE = Path(__file__).parent / "recorded" / "digits.parquet"
-EPSILON = 0.1
+EPSILON = grid.EPSILON
 EPOCHS = grid.EPOCHS
-GRACE = 3
-"""Epochs of the first rung: after fewer, robust accuracy says nothing (docs/log.md)."""
+GRACE = grid.MEASURED[0]
+"""Epochs of the first rung, a quarter of all: after fewer, robust accuracy says nothing (docs/log.md)."""
 CARRIERS = ("momentum", "clean_weight", "warmup", "sigma", "cutoff")
 NOISE = 0.02
 """Standard deviation of the accuracy that a computed curve reports."""
@@ -91,7 +91,7 @@ def _carried(name: str) -> Space:
             lwta=LWTA(kl_weight=x["cutoff"]),
             smoothing=Smoothing(sigma=x["sigma"]),
             mix=Mix(clean=0, noise=0, fgsm=0, pgd=1, cw=0),
-            attack=Attack(epsilon=epsilon, warmup=x["warmup"]),
+            attack=Attack(epsilon=epsilon, step=epsilon / 4, warmup=x["warmup"]),
             training=Training(epochs=EPOCHS, momentum=x["momentum"], clean_weight=x["clean_weight"]),
         )
 
