@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.recorded import grid
 from robustsearch.recipe import LWTA, Attack, Mix, Recipe, Smoothing, Training
+from robustsearch.search import halving
 from robustsearch.search.recorded import Recorded
 from robustsearch.search.simulate import Curve
 from robustsearch.search.spaces import Space
@@ -27,8 +28,8 @@ from robustsearch.seeds import derive
 TABLE = Path(__file__).parent / "recorded" / "digits.parquet"
 EPSILON = grid.EPSILON
 EPOCHS = grid.EPOCHS
-GRACE = grid.MEASURED[0]
-"""Epochs of the first rung, a quarter of all: after fewer, robust accuracy says nothing (docs/log.md)."""
+GRACE = halving.GRACE
+"""Epochs of the first rung, as in any search."""
 CARRIERS = ("momentum", "clean_weight", "warmup", "sigma", "cutoff")
 NOISE = 0.02
 """Standard deviation of the accuracy that a computed curve reports."""

@@ -30,15 +30,6 @@ def rungs(epochs: int, eta: int, grace: int = GRACE) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-def one_in(eta: int) -> int:
-    """One in so many goes on at a rung, where rungs are `eta` times apart: eta squared.
-
-    ASHA's own eta assumes that trials come in no order. A sampler that learns makes better ones as time goes by, and
-    nearly each of them is among the better half of what was there before it (measured: docs/log.md).
-    """
-    return eta * eta
-
-
 def goes_on(points: Points, index: int, one_in: int, *, error: float = 0.0, same: float = 1.0) -> bool:
     """Whether point `index` is among the best 1 / one_in of a rung's records; until there are so many, all finite are.
 

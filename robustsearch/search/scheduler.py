@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ..errors import WorkersError
 from ..membership import standard_error
 from ..pareto import SAME_LATENCY, is_measured
-from .halving import goes_on, one_in
+from .halving import goes_on
 from .ledger import Entry, Ledger
 
 COMPARED = 1000
@@ -27,11 +27,14 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
     """First in, first out, with a decision at each rung; its state is the ledger, so nothing is lost with a driver."""
 
     def __init__(self, ledger: Ledger, *, eta: int | None, changed: Callable[[Entry], object]) -> None:
-        """Rungs are `eta` times apart, None stops no trial; `changed(entry)` is called after each change of one."""
+        """Rungs are `eta` times apart and one in `eta` goes on at each, None stops no trial.
+
+        `changed(entry)` is called after each change of a trial.
+        """
         super().__init__()
         self._ledger, self._changed = ledger, changed
         self._lost: Counter[str] = Counter()
-        self._one_in = one_in(eta) if eta else None
+        self._one_in = eta
         # By epoch and the device that was timed on: minus robust accuracy, latency.
         self._rungs: dict[tuple[int, str | None], deque[tuple[float, float]]] = {}
         for event in ledger.log.of("report"):

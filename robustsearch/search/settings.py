@@ -36,7 +36,7 @@ class Settings:
     sampler: str = "auto"
     scheduler: str = "mo-asha"
     eta: int = 2
-    """Rungs are so many times apart; one in eta squared goes on at each."""
+    """Rungs are so many times apart; one in so many goes on at each."""
     grace: int = GRACE
     """Epochs before which no trial is compared with others."""
     repeats: int | None = None

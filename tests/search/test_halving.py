@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robustsearch.membership import standard_error
 from robustsearch.pareto import FLOOR
-from robustsearch.search.halving import goes_on, one_in, rungs
+from robustsearch.search.halving import goes_on, rungs
 
 Point = tuple[float, ...]
 
@@ -141,12 +141,12 @@ def test_a_difference_inside_the_noise_stops_nobody() -> None:
 
 
 def test_trials_of_a_sampler_that_learns_are_stopped_too() -> None:
-    """On average each is better than those before: of 180, the better half of a rung stops few, the share used more."""
+    """On average each is better than those before: of 180, one in two stops few, one in four more."""
     noise = 0.05 * np.random.default_rng(0).standard_normal(200)
     points = np.column_stack([-0.3 - 0.001 * np.arange(200) - noise, np.full(200, 2.0)])
-    stopped = {share: sum(not goes_on(points[: i + 1], i, share) for i in range(20, 200)) for share in (2, one_in(2))}
-    assert stopped[2] < 0.25 * 180
-    assert stopped[one_in(2)] > 0.3 * 180
+    stopped = {share: sum(not goes_on(points[: i + 1], i, share) for i in range(20, 200)) for share in (2, 4)}
+    assert 0 < stopped[2] < 0.25 * 180
+    assert stopped[4] > 0.3 * 180
 
 
 @pytest.mark.parametrize(
