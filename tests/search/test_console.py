@@ -15,7 +15,8 @@ from robustsearch.search.live import Attained
 def test_a_line_says_how_far_what_was_measured_and_how_it_ended() -> None:
     out, ended = io.StringIO(), list[int]()
     with Ledger(None) as ledger:
-        progress = Progress(Console(file=out, width=200), ledger, Attained(ledger), 3, 4, ended.append)
+        left = lambda: 3 - len(ledger.entries)  # noqa: E731
+        progress = Progress(Console(file=out, width=200), ledger, Attained(ledger), left, 4, ended.append)
         plain = ledger.ask("baseline", "baseline", Recipe(), 0, None)
         progress.changed(plain)
         assert out.getvalue() == "", "a start is no news"
