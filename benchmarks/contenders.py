@@ -1,6 +1,6 @@
 """Who is compared by `benchmarks.searchers`: a sampler and a stopping rule each, and one simulated search of theirs.
 
-Peers run through their own code: Optuna's samplers, Ray Tune's ASHA and, where it is installed (`pip install --no-deps
+Peers run through their own code: Optuna's samplers, Ray Tune's ASHA and, where it is installed (`pip install --no-deps dill
 syne-tune==0.16.0`), Syne Tune's MOASHA. All stopping rules have the same rungs.
 """
 
