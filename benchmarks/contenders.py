@@ -1,7 +1,7 @@
 """Who is compared by `benchmarks.searchers`: a sampler and a stopping rule each, and one simulated search of theirs.
 
-Peers run through their own code: Optuna's samplers, Ray Tune's ASHA and, where it is installed (`pip install --no-deps dill
-syne-tune==0.16.0`), Syne Tune's MOASHA. All stopping rules have the same rungs.
+Peers run through their own code: Optuna's samplers, Ray Tune's ASHA and, where it is installed (`pip install --no-deps
+dill syne-tune==0.16.0`), Syne Tune's MOASHA. All stopping rules have the same rungs.
 """
 
 from __future__ import annotations
