@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help install run test test-fast test-onprem test-cluster test-faults audit-deps lint format types docs wheel clean
+.PHONY: help install run test test-fast test-long test-onprem test-cluster test-faults audit-deps lint format types docs wheel clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -20,11 +20,14 @@ $(READY): pyproject.toml
 run: $(READY)    ## the main job on the embedded data, and its front as a picture
 	$(BIN)/python -m robustsearch.run --space lwta
 
-test: lint types  ## linter, types, all tests but those of clusters
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not cluster'
+test: lint types  ## linter, types, all tests but the long ones and those of clusters
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not long and not cluster'
 
 test-fast: $(READY)  ## the tests that are not slow
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not cluster'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not long and not cluster'
+
+test-long: $(READY)  ## four tests of more than a minute each
+	$(BIN)/python -m pytest -n 2 -m 'long and not cluster'
 
 test-onprem: $(READY)  ## cluster/onprem.yaml on machines of namespaces: a search, one of them lost; needs root
 	$(BIN)/python -m pytest -rs tests/cluster/test_onprem.py

@@ -26,6 +26,7 @@ if any("default_worker.py" in word for word in sys.orig_argv):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_workers_that_die_before_they_begin_end_the_search_which_can_be_resumed(tmp_path: Path) -> None:
     broken = tmp_path / "broken"

@@ -60,6 +60,7 @@ def logged(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[int]]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_weights_and_biases_is_told_settings_losses_and_both_objectives(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TINY)

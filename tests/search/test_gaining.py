@@ -196,6 +196,7 @@ def test_a_space_may_be_a_gaining_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_gaining_path_of_a_trial_end_to_end(tmp_path: Path) -> None:
     """Two changes of a WRN-34: four trials, of which the last starts from the better of two."""

@@ -15,7 +15,7 @@ def test_only_the_newest_records_of_a_rung_are_compared(monkeypatch: pytest.Monk
     """Eight at most: a trial that is better than the last seven goes on, whatever was there before them."""
     monkeypatch.setattr(module, "COMPARED", 8)
     ledger = Ledger(None)
-    scheduler = RungScheduler(ledger, eta=2, changed=lambda entry: None)
+    scheduler = RungScheduler(ledger, eta=4, changed=lambda entry: None)
 
     def report(number: int, robust: float) -> str:
         name = f"{number:04d}"

@@ -43,6 +43,7 @@ def trial(name: MixName, smooth: Dataset, epochs: int, seed: int = 0) -> Trial:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_alarm_ends_fgsm_rs_and_keeps_the_best_network(smooth: Dataset) -> None:
     """The step that fools the network stays small in the loss: what PGD finds is gone from one epoch to the next.
