@@ -17,8 +17,8 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-run: $(READY)    ## the main job on the embedded data, and its front as a picture
-	$(BIN)/python -m robustsearch.run --space lwta
+run: $(READY)    ## the main job on the embedded data, and its front as a picture; ARGS="--trials 4" makes it smaller
+	$(BIN)/python -m robustsearch.run --space lwta $(ARGS)
 
 test: lint types  ## linter, types, all tests but the long ones and those of clusters
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not long and not cluster'
