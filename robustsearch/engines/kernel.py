@@ -46,8 +46,6 @@ def library() -> Path:
         UnsupportedLayerError: onnxruntime has no blocked layout here, or there is no compiler that knows vectors.
     """
     block = _block()
-    if block not in (8, 16):
-        raise UnsupportedLayerError(f"onnxruntime must have blocks of 8 or 16 channels here, but has {block}")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustsearch"
     made = cache / f"gate-{_fingerprint(block)}.so"
     if made.exists():
@@ -76,10 +74,14 @@ def _fingerprint(block: int) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+@functools.cache
 def _block() -> int:
-    """Channels in a block of onnxruntime's layout on this machine; 0 where it has none.
+    """Channels in a block of onnxruntime's layout on this machine.
 
     Found from the filter of a convolution of 1 channel into 1, which it pads to a block.
+
+    Raises:
+        UnsupportedLayerError: it has no blocked layout here, or one that the kernel does not know.
     """
     filters = numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w")
     graph = helper.make_graph(
@@ -90,7 +92,10 @@ def _block() -> int:
         [filters],
     )
     probe = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-    return max((tensor.dims[0] for tensor in _optimised(probe).graph.initializer if tensor.dims[:1] != [1]), default=0)
+    padded = [tensor.dims[0] for tensor in _optimised(probe).graph.initializer if tensor.dims[:1] != [1]]
+    if (block := max(padded, default=0)) not in (8, 16):
+        raise UnsupportedLayerError(f"onnxruntime must have blocks of 8 or 16 channels here, but has {block}")
+    return block
 
 
 def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
