@@ -19,7 +19,7 @@ pytest.importorskip("wandb", reason="wandb is not installed")
 from wandb.proto.wandb_internal_pb2 import Record
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
-from benchmarks.faults.kills import TINY
+from benchmarks.faults.driven import TINY
 
 HEADER, BLOCK, PREFIX = 7, 32768, struct.Struct("<IHB")
 """Bytes before the first record; of a block, which no prefix crosses; a part's checksum, length and kind."""
