@@ -18,7 +18,6 @@ cat >> ~/.bashrc <<'END'
 export AWS_ENDPOINT_URL=http://{ADDRESS}:5000 AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing
 export AWS_DEFAULT_REGION=us-west-2
 END
-echo 'no-deps = true' >> ~/.config/pip/pip.conf  # those of boto3 may not agree with the others that are there
 test ! -e /shared/.keys/$(hostname).pub || cat /shared/.keys/$(hostname).pub >> ~/.ssh/authorized_keys
 """
 """What a machine of this cloud knows: where AWS is, and whom to let in."""

@@ -91,7 +91,7 @@ main()
 END
 chmod +x {HOME}/bin/ray {HOME}/bin/pip
 mkdir -p ~/.config/pip
-printf '[global]\\nno-index = true\\nno-build-isolation = false\\n' > ~/.config/pip/pip.conf
+printf '[global]\\nno-index = true\\nno-build-isolation = false\\nno-deps = true\\n' > ~/.config/pip/pip.conf
 echo '. ~/.bashrc' > ~/.profile
 touch ~/.bashrc
 if [ "$(hostname)" = desk ]; then
@@ -106,8 +106,8 @@ def search(name: str, trials: int, options: str = "", *, storage: str = "/shared
     """The command of a small search, which begins or resumes a run where all machines can reach it."""
     return (
         f"python -m robustsearch.run --space /shared/small.py --fraction 0.5 --trials {trials} --epochs 8 "
-        f"--scheduler none --repeats 0 --final-images 0 --storage {storage} --name {name} --resume --address auto "
-        + options
+        "--grace 8 --scheduler none --repeats 0 --final-images 0 "
+        f"--storage {storage} --name {name} --resume --address auto {options}"
     )
 
 
