@@ -19,8 +19,8 @@ case $(hostname) in
     head) echo "export RAY_health_check_failure_threshold=3" >> ~/.bashrc ;;
 esac
 """
-"""A worker shows Ray the processors of a small GPU machine: trials are placed by what Ray is told of those. The head takes
-a machine for lost that is silent three times (each takes 13 s) instead of five."""
+"""A worker shows Ray the processors of a small GPU machine: trials are placed by what Ray is told of those. The head
+takes a machine for lost that is silent three times (each takes 13 s) instead of five."""
 
 
 @contextmanager
