@@ -10,7 +10,6 @@ from pathlib import Path
 
 from robustsearch.events import Event, read
 from robustsearch.runfolder import RunFolder
-from robustsearch.search.ledger import Ledger
 
 TINY = '''"""A small network, trained on clean images."""
 from robustsearch.recipe import Attack, Mix, Model, Recipe, Training
@@ -24,6 +23,8 @@ def suggest(trial, epsilon):
         training=Training(lr=trial.suggest_float("lr", 0.02, 0.2, log=True)),
     )
 '''
+ENDS = ("tell", "stop", "fail")
+"""Events that end a trial."""
 PATIENCE = 600.0
 """How long a search may be silent before it is said to hang, s."""
 
@@ -38,6 +39,7 @@ class Driven:
         self.folder = RunFolder(cwd / "runs" / "run")
         self.trials = trials
         self._cwd, self._said = cwd, cwd / "stderr.log"
+        self._read: tuple[int, list[Event]] = 0, []  # size of the log when it was last read
         self._command = [
             *before,
             *(sys.executable, "-m", "robustsearch.run", "--name", "run", "--resume"),
@@ -84,7 +86,11 @@ class Driven:
 
     def events(self) -> list[Event]:
         """All events so far."""
-        return read(self.folder.events_file)[0]
+        path = self.folder.events_file
+        size = path.stat().st_size if path.exists() else 0
+        if size != self._read[0]:
+            self._read = size, read(path)[0]
+        return self._read[1]
 
     @property
     def ended(self) -> bool:
@@ -93,7 +99,8 @@ class Driven:
 
     def running(self) -> list[str]:
         """The trials that have been asked for and have not ended."""
-        return list(Ledger.of(self.events()).running)
+        ended = {event.trial for event in self.events() if event.kind in ENDS}
+        return [str(event.trial) for event in self.events() if event.kind == "ask" and event.trial not in ended]
 
     def began(self, trial: str) -> float:
         """When a process has last begun with a trial, s since 1970; 0 where none has."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-from benchmarks.faults.driven import Driven
+from benchmarks.faults.driven import ENDS, Driven
 from benchmarks.processes import bury, family
 
 PROGRAMS = {"raylet": "raylet/raylet", "head": "gcs_server"}
@@ -116,7 +116,7 @@ class Campaign:
         line = json.dumps(asdict(strike))
         with self._file.open("a") as file:
             file.write(f"{line}\n")
-        print(f"{self.killed.total()} killed, {search.count('tell', 'stop', 'fail')} trials ended: {line}", flush=True)
+        print(f"{self.killed.total()} killed, {search.count(*ENDS)} trials ended: {line}", flush=True)
 
     def _victims(self, kind: str) -> list[int]:
         """The processes that are to be killed."""
