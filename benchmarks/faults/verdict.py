@@ -78,15 +78,16 @@ def table(strikes: list[Strike]) -> list[str]:
         "| s of a trial's work lost: median (most), n | the driver's exit code |",
         "|---|---|---|---|---|---|",
     ]
-    calm = [True, *(strike.recovered is not None for strike in strikes)]  # before each; a time tells nothing otherwise
+    calm = [True, *(strike.recovered is not None for strike in strikes)]  # before each
     for kind in SHARES:
-        own = [strike for strike in strikes if strike.kind == kind]
-        measured = [each for each, was_calm in zip(strikes, calm, strict=False) if each.kind == kind and was_calm]
+        own = [(strike, was_calm) for strike, was_calm in zip(strikes, calm, strict=False) if strike.kind == kind]
+        # After another one, a worker's time is cut short by what had begun before; what was lost is not known then.
+        measured = [strike for strike, was_calm in own if was_calm or kind != "worker"]
         times = [strike.recovered for strike in measured if strike.recovered is not None]
-        lost = [seconds for strike in measured for seconds in strike.lost.values()]
-        codes = Counter(str(strike.code) for strike in own) if kind in PROGRAMS else {}
+        lost = [seconds for strike, was_calm in own if was_calm for seconds in strike.lost.values()]
+        codes = Counter(str(strike.code) for strike, _ in own) if kind in PROGRAMS else {}
         lines.append(
-            f"| {kind} | {sum(strike.processes for strike in own)} | {len(own)} | {_spread(times)} | {_most(lost)} "
+            f"| {kind} | {sum(strike.processes for strike, _ in own)} | {len(own)} | {_spread(times)} | {_most(lost)} "
             f"| {', '.join(f'{code} ({number})' for code, number in codes.items())} |"
         )
     return lines

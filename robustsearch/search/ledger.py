@@ -24,7 +24,7 @@ Role = Literal["baseline", "search", "repeat"]
 """The plain network; a recipe that the sampler chose; one of those again, with another seed."""
 
 Decider = Literal["trial", "scheduler", "worker"]
-"""Who ended a trial: its own training, the scheduler, or the loss of its worker."""
+"""Who ended a trial: its own training, the scheduler, or (in old logs) the loss of its worker."""
 
 
 @cache

@@ -41,7 +41,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
             self._pending.popleft()  # the scheduler has made the decision that an earlier driver died before
         entry = self._pending.popleft() if self._pending else self._next()
         if not isinstance(entry, Entry):
-            return entry
+            return None if self._ledger.running else entry  # one of those may have to be handed out again
         self._names[trial_id] = entry.name
         settings = {name: value for name, value in entry.recipe.flat().items() if value is not None}
         return {"trial": entry.name, "recipe": entry.recipe.to_json(), "seed": entry.seed, "settings": settings}
@@ -50,10 +50,14 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         """Nothing: what a rung says is recorded by the scheduler, which decides on it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a trial, which the ledger knows unless, by `error`, its worker died more often than is retried."""
+        """The end of a trial, which the ledger knows unless, by `error`, its worker died while it took the trial over.
+
+        Tune starts another worker for any trial but such a one. It is handed out again, before all others; the
+        scheduler counts how often.
+        """
         entry = self._ledger.entries[self._names.pop(trial_id)]
         if error and entry.state == "running":
-            self._ledger.finish(entry.name, "crashed", "its worker died", entry.trained, by="worker")
+            self._pending.appendleft(entry)
 
     def _ended(self, entry: Entry) -> None:
         """Called with each trial as it ends."""

@@ -89,7 +89,7 @@ def _deliver(group: list[Event], searcher: Proposer, scheduler: RungScheduler, l
     if ledger.entries[name].state != "running":
         return  # a driver died between the report and its decision, which its successor made
     if last.data.get("by") == "worker":
-        searcher.on_trial_complete(name, error=True)
+        ledger.finish(name, last.data["state"], last.data["reason"], last.data["epoch"], by="worker")
         return
     rows = [event.data["row"] for event in group if event.kind == "report"]
     ended = last.kind != "report" and last.kind != "tell" and last.data["by"] == "trial"

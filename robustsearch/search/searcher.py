@@ -184,7 +184,7 @@ class OptunaSearcher(LedgerSearcher):
             return self._ask()
         if (repeat := self._repeat()) is not None:
             return repeat
-        return None if self._repeats_left() and self._ledger.running else str(Searcher.FINISHED)
+        return str(Searcher.FINISHED)
 
     def ask_study(self) -> optuna.trial.Trial:
         """The sampler's next trial, which the ledger does not know yet."""

@@ -65,12 +65,13 @@ def test_a_new_driver_goes_on_where_the_log_ends(tmp_path: Path) -> None:
         assert list(ledger.entries) == NAMES
 
 
-def test_a_lost_worker_is_a_crash() -> None:
+def test_a_trial_that_a_worker_dies_over_is_handed_out_again() -> None:
     ledger = Ledger(None)
     searcher = ListedSearcher(ROWS, ledger, seeds=1, seed=0)
-    searcher.suggest("ray")
+    config = searcher.suggest("ray")
     searcher.on_trial_complete("ray", error=True)
-    assert (ledger.entries["plain-s0"].state, ledger.entries["plain-s0"].by) == ("crashed", "worker")
+    assert searcher.suggest("again") == config
+    assert ledger.entries["plain-s0"].state == "running"
 
 
 def test_table1_is_the_reports() -> None:

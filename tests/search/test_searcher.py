@@ -118,7 +118,7 @@ def test_the_study_holds_both_values_and_opens_in_optuna_again(folder: RunFolder
     assert [trial.user_attrs["trial"] for trial in study.trials] == [f"{i:04d}" for i in range(6)]
 
 
-def test_diverged_crashed_and_lost_trials_are_told_as_failures_with_a_row(folder: RunFolder) -> None:
+def test_diverged_and_crashed_trials_are_told_as_failures_with_a_row(folder: RunFolder) -> None:
     search, ledger = searcher(folder)
     search.suggest("b")
     for ray_id, state in (("r0", "diverged"), ("r1", "crashed")):
@@ -126,17 +126,30 @@ def test_diverged_crashed_and_lost_trials_are_told_as_failures_with_a_row(folder
         assert isinstance(config, dict)
         ledger.finish(config["trial"], state, "because", epoch=2)  # type: ignore[arg-type]
         search.on_trial_complete(ray_id, {})
-    search.suggest("r2")
-    search.on_trial_complete("r2", error=True)
-    assert [trial.state for trial in search.study.trials] == [TrialState.FAIL] * 3
+    assert [trial.state for trial in search.study.trials][:2] == [TrialState.FAIL] * 2
     rows = {row["trial"]: row for row in results.read(folder.results).to_pylist()}
     assert {name: (row["state"], row["reason"]) for name, row in rows.items()} == {
         "0000": ("diverged", "because"),
         "0001": ("crashed", "because"),
-        "0002": ("crashed", "its worker died"),
     }
     assert rows["0000"]["epoch"] == 2
     assert all(row["robust"] is None for row in rows.values())
+
+
+def test_a_trial_whose_worker_dies_as_it_takes_it_over_is_handed_out_again(folder: RunFolder) -> None:
+    """Even where it is the last one: Tune asks no more once it has heard that there is nothing left."""
+    search, ledger = searcher(folder)
+    configs = [search.suggest("b"), *(search.suggest(f"r{number}") for number in range(6))]
+    assert search.suggest("early") is None
+    search.on_trial_complete("r5", error=True)
+    assert search.suggest("again") == configs[-1]
+    assert ledger.entries["0005"].state == "running"
+    for ray_id in ("b", "r0", "r1", "r2", "r3", "r4", "again"):
+        assert search.suggest("early") is None
+        ledger.finish(search._names[ray_id], "completed", epoch=2)
+        search.on_trial_complete(ray_id, {})
+    assert search.suggest("late") == Searcher.FINISHED
+    assert [trial.state for trial in search.study.trials] == [TrialState.FAIL] * 6  # without a rung
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
