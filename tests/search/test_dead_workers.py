@@ -1,4 +1,4 @@
-"""Workers that cannot even be imported: the search ends, and says where to look."""
+"""Workers that cannot even be imported: the search ends, and says where to look. One that dies between two trials."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from robustsearch import results
 from robustsearch.errors import WorkersError
 from robustsearch.recipe import Recipe
 from robustsearch.runfolder import RunFolder
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.scheduler import LOST, RungScheduler
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
+from benchmarks.faults.driven import TINY
 
 BROKEN = """
 import sys
@@ -49,6 +53,60 @@ def test_workers_that_die_before_they_begin_end_the_search_which_can_be_resumed(
     assert Path(log).read_text().count("Failure # ") == LOST
     run = RunFolder(tmp_path / "runs" / "broken")
     assert '"kind": "tell"' not in run.events_file.read_text()
+
+
+DYING = """
+import importlib.util, os, signal, sys
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name != "robustsearch.search.worker":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def then(module):
+            execute(module)
+            take_over = module.Worker.reset_config
+
+            def reset_config(worker, config):
+                try:
+                    os.close(os.open(os.environ["DIES_ONCE"], os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    return take_over(worker, config)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            module.Worker.reset_config = reset_config
+
+        spec.loader.exec_module = then
+        return spec
+
+sys.meta_path.insert(0, Hook())
+"""
+"""An installation in which the first worker that is to take over another trial is killed."""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_trial_whose_worker_dies_as_it_takes_it_over_is_not_lost(tmp_path: Path) -> None:
+    """Ray 2.60 starts no other worker for it, as it does for all others."""
+    (tmp_path / "sitecustomize.py").write_text(DYING)
+    (tmp_path / "tiny.py").write_text(TINY)
+    command = [sys.executable, "-m", "robustsearch.run", "--space", "tiny.py", "--fraction", "0.2", "--trials", "1"]
+    done = subprocess.run(
+        [*command, "--epochs", "1", "--concurrency", "1", "--name", "dying", "--final-images", "0", "--repeats", "0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "DIES_ONCE": str(tmp_path / "died")},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "died").exists()
+    rows = results.read(tmp_path / "runs" / "dying" / "results").to_pylist()
+    assert {row["trial"]: row["state"] for row in rows} == {"baseline": "completed", "0000": "completed"}
 
 
 def test_losses_between_which_an_epoch_ends_or_of_different_trials_are_not_added_up(tmp_path: Path) -> None:
