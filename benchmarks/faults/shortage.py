@@ -26,15 +26,14 @@ GROUPS = Path("/sys/fs/cgroup/memory")
 
 HOG = """
 import sys, time
-for file, text in (("/proc/self/oom_score_adj", "-900"), (f"{sys.argv[1]}/cgroup.procs", "0")):
-    with open(file, "w") as opened:
-        opened.write(text)
+with open(f"{sys.argv[1]}/cgroup.procs", "w") as group:
+    group.write("0")
 taken = []
 while True:
     taken.append(b"x" * 10_000_000)
     time.sleep(0.02)
 """
-"""Takes more and more, and is not the one that the kernel kills."""
+"""Takes more and more. The kernel kills workers before it: Ray puts them first in its order."""
 
 
 @contextmanager
