@@ -55,8 +55,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         Tune starts another worker for any trial but such a one. It is handed out again, before all others; the
         scheduler counts how often.
         """
-        entry = self._ledger.entries[self._names.pop(trial_id)]
-        if error and entry.state == "running":
+        name = self._names.pop(trial_id, None)  # none where Tune had given it up before
+        if error and name and (entry := self._ledger.entries[name]).state == "running":
             self._pending.appendleft(entry)
 
     def _ended(self, entry: Entry) -> None:

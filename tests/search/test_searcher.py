@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
@@ -22,6 +23,7 @@ from robustsearch.runfolder import RunFolder
 from robustsearch.search import spaces
 from robustsearch.search.assemble import plain
 from robustsearch.search.ledger import Ledger
+from robustsearch.search.scheduler import RungScheduler
 from robustsearch.search.searcher import (
     OptunaSearcher,
     best_values,
@@ -150,6 +152,20 @@ def test_a_trial_whose_worker_dies_as_it_takes_it_over_is_handed_out_again(folde
         search.on_trial_complete(ray_id, {})
     assert search.suggest("late") == Searcher.FINISHED
     assert [trial.state for trial in search.study.trials] == [TrialState.FAIL] * 6  # without a rung
+    search.on_trial_complete("r5", {})  # it was alive
+
+
+def test_what_a_trial_that_has_ended_reports_stops_it_and_changes_nothing(folder: RunFolder) -> None:
+    search, ledger = searcher(folder)
+    scheduler = RungScheduler(ledger, eta=2, changed=lambda entry: pytest.fail("it was told"))
+    config = search.suggest("b")
+    ledger.finish("baseline", "completed", epoch=2)
+    events = list(ledger.log.events)
+    for ended in (None, "crashed"):
+        row = {"epoch": 1, "robust": 0.5, "latency_p50": 1.0}
+        result = {"rows": [row], "epoch": 1, "ended": ended, "reason": "because"}
+        assert scheduler.on_trial_result(None, SimpleNamespace(config=config), result) == RungScheduler.STOP
+    assert ledger.log.events == events
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
