@@ -84,7 +84,7 @@ def short_of_memory(cwd: Path, *, trials: int, epochs: int) -> Iterator[Driven]:
             hog.wait()
         print(f"{limit / 1e6:.0f} MB for all; the kernel killed {_killed(group)} in {time.time() - start:.1f} s")
         search.wait("an epoch of each", lambda: all(search.has_gone_on(trial, start) for trial in running))
-        print(f"every trial had saved another epoch {time.time() - start:.1f} s after that")
+        print(f"every trial had saved another epoch {time.time() - start:.1f} s after it began")
         search.wait("the end", lambda: False)
         search.driver.wait()
         print(f"killed by the kernel in all: {_killed(group)}")
