@@ -102,12 +102,12 @@ fi
 """
 
 
-def search(name: str, trials: int, options: str = "", *, storage: str = "/shared/runs") -> str:
-    """The command of a small search, which begins or resumes a run where all machines can reach it."""
+def search(name: str, trials: int, options: str = "") -> str:
+    """The command of a small search, which begins or resumes a run on the shared folder."""
     return (
         f"python -m robustsearch.run --space /shared/small.py --fraction 0.5 --trials {trials} --epochs 8 "
         "--grace 8 --scheduler none --repeats 0 --final-images 0 "
-        f"--storage {storage} --name {name} --resume --address auto {options}"
+        f"--storage /shared/runs --name {name} --resume --address auto {options}"
     )
 
 
@@ -136,9 +136,9 @@ def steps(folder: Path, trial: str) -> list[list[int]]:
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """The events of a kind in a run's log, which is one file, or segments in a store."""
-    paths = sorted((folder / "events").glob("*.jsonl")) or list(folder.glob("events.jsonl"))
-    lines = "".join(path.read_text() for path in paths).splitlines(keepends=True)
+    """The events of a kind in a run's log."""
+    path = folder / "events.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [event for event in (json.loads(line) for line in lines if line.endswith("\n")) if event["kind"] == kind]
 
 
