@@ -16,7 +16,7 @@ from robustsearch.data import Dataset, to_tensor
 from robustsearch.evaluation.methods import METHODS
 from robustsearch.evaluation.protocols import PROTOCOLS, Protocol
 from robustsearch.evaluation.robust import evaluate
-from robustsearch.models.build import Network, build_network
+from robustsearch.models.build import Network, build_network, network_for
 from robustsearch.models.stochastic import mean_network, surrogate
 from robustsearch.recipe import LWTA, PNI, Attack, Mix, Model, Recipe, Smoothing, Training
 from robustsearch.results import COLUMNS
@@ -86,7 +86,7 @@ def test_only_hard_gates_meet_the_attacks_made_for_them(
 def test_argmax_gates_fall_to_the_attacks_made_for_them(digits: Dataset) -> None:
     """On all of digits they leave 69 and 63% in place of 80 and 76 (WRN-10 and 16), 100 steps of one 62 and 54%."""
     recipe = ROBUST.replace(lwta=LWTA(gate="argmax", kl_weight=0.1).model_dump(), **{"training.epochs": 24})
-    network = build_network(recipe, shape=digits.shape, classes=10, mean=digits.mean, std=digits.std, seed=0)
+    network = network_for(recipe, digits, seed=0)
     trainer = Trainer(network, recipe, digits, 0, CPU)
     for _ in range(recipe.training.epochs):
         trainer.run_epoch()

@@ -10,7 +10,7 @@ import torch
 
 from robustsearch.data import Dataset, Split
 from robustsearch.errors import SpaceError
-from robustsearch.models.build import build_network
+from robustsearch.models.build import network_for
 from robustsearch.models.deploy import deploy
 from robustsearch.recipe import MIX_NAMES, Mix, Recipe
 from robustsearch.search import spaces
@@ -34,7 +34,7 @@ def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> Non
         recipe = sample.recipe.replace(**{"training.batch_size": 6})
         if recipe.training.trades is None and recipe.training.awp is None:
             recipe = recipe.replace(mix=mix.model_dump())
-        network = build_network(recipe, shape=tiny.shape, classes=10, mean=tiny.mean, std=tiny.std, seed=index)
+        network = network_for(recipe, tiny, seed=index)
         losses = Trainer(network, recipe, tiny, index, torch.device("cpu")).run_epoch()
         assert losses["loss"] > 0
         with torch.inference_mode():

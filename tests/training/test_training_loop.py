@@ -10,7 +10,7 @@ import torch
 
 from robustsearch.data import Dataset
 from robustsearch.errors import DivergedError
-from robustsearch.models.build import build_network
+from robustsearch.models.build import network_for
 from robustsearch.recipe import IBP, LWTA, PNI, Attack, Mix, Model, Recipe, Smoothing, Training
 from robustsearch.training.loop import Trainer, lr_factor
 
@@ -27,9 +27,7 @@ EVERYTHING = Recipe(
 
 
 def trainer(recipe: Recipe, digits: Dataset, seed: int = 0) -> Trainer:
-    network = build_network(
-        recipe, shape=digits.shape, classes=digits.classes, mean=digits.mean, std=digits.std, seed=seed
-    )
+    network = network_for(recipe, digits, seed=seed)
     return Trainer(network, recipe, digits, seed, torch.device("cpu"))
 
 
