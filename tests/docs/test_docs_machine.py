@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from .test_docs_mistakes import PAGE
@@ -21,9 +23,10 @@ ROOT = PAGE.parents[1]
 ROWS = dict(re.findall(r"^\| ([^|`]+?) \| [^|]+ \| ([^|]+) \|$", PAGE.read_text().partition("## The machine")[2], re.M))
 
 
-def asked(*command: str | Path, folder: Path = ROOT) -> tuple[int, str]:
-    """Exit code and errors of a command, started in a folder."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+def asked(*command: str | Path, folder: Path = ROOT, **environment: str) -> tuple[int, str]:
+    """Exit code and errors of a command, started in a folder, with a changed environment."""
+    changed = os.environ | environment
+    done = subprocess.run(command, cwd=folder, env=changed, capture_output=True, text=True, timeout=100)
     return done.returncode, done.stderr
 
 
@@ -54,6 +57,11 @@ def make_in_another_folder(folder: Path) -> tuple[int, str]:
 
 def without_the_environment(_: Path) -> tuple[int, str]:
     return asked(sys.executable, "-S", "-B", "-m", "robustsearch.run", "--space", "lwta")
+
+
+def packages_without_robustsearch(_: Path) -> tuple[int, str]:
+    packages = str(Path(pydantic.__file__).parents[1])  # without -S, Python would find there what was installed by `-e`
+    return asked(sys.executable, "-S", "-B", "-m", "robustsearch.run", "--space", "lwta", PYTHONPATH=packages)
 
 
 def figures_without_the_environment(_: Path) -> tuple[int, str]:
@@ -116,6 +124,7 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], int]] = {
     "one for the environment": (make_with_an_older_python, 2),
     "a Python that is not there": (make_with_a_python_that_is_not_there, 2),
     "the environment is not active": (without_the_environment, 2),
+    "the packages alone are installed": (packages_without_robustsearch, 2),
     "nor for the figures": (figures_without_the_environment, 2),
     "make in another folder": (make_in_another_folder, 2),
     "the figures from another folder": (analysis_in_another_folder, 1),

@@ -13,7 +13,7 @@ from scipy import special
 from torch import Tensor
 
 from robustsearch.data import Dataset, to_tensor
-from robustsearch.models.build import Network, build_network
+from robustsearch.models.build import Network, build_network, network_for
 from robustsearch.models.lwta import LWTA
 from robustsearch.models.stochastic import surrogate
 from robustsearch.recipe import Recipe

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustsearch import search_spaces
 from robustsearch.data import Dataset, Split
 from robustsearch.errors import SpaceError
 from robustsearch.models.build import network_for
@@ -18,7 +19,7 @@ from robustsearch.training.loop import Trainer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", spaces.names())
+@pytest.mark.parametrize("name", search_spaces.names())
 def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> None:
     """Each attack of the mix gets its turn at the front, where the method leaves it the choice."""
     few = Split(digits.train.images[:6], digits.train.labels[:6])
@@ -43,7 +44,7 @@ def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> Non
         assert torch.allclose(probabilities.sum(1), torch.ones(2), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in spaces.names() if not spaces.find(name).design])
+@pytest.mark.parametrize("name", [name for name in search_spaces.names() if not spaces.find(name).design])
 def test_a_space_says_what_it_is_and_its_settings_depend_on_each_other_rightly(name: str) -> None:
     space = spaces.find(name)
     assert space.summary.endswith(".")
