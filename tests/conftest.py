@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit
 import dataclasses
+import gc
 import logging
 import shutil
 import tempfile
@@ -26,8 +27,18 @@ torch.set_num_threads(1)
 tempfile.tempdir = tempfile.mkdtemp(prefix="robustsearch-tests-")  # locks of their own, beside a search that is running
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
-QUICK: Protocol = dataclasses.replace(PROTOCOLS["quick"], images=40)
+QUICK: Protocol = dataclasses.replace(
+    PROTOCOLS["quick"],
+    images=40,
+    adversaries=tuple(dataclasses.replace(each, steps=min(each.steps, 2)) for each in PROTOCOLS["quick"].adversaries),
+)
 """For tests that only need an evaluation to happen."""
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import importlib
 import os
@@ -30,12 +31,16 @@ def asked(*command: str | Path, folder: Path = ROOT, **environment: str) -> tupl
     return done.returncode, done.stderr
 
 
+@functools.cache
 def older_python() -> str:
-    """An interpreter of before 3.11."""
+    """An interpreter of before 3.11, itself and not what may stand in the path for it."""
     for minor in (10, 9, 8):
         python = shutil.which(f"python3.{minor}")
-        if python and not subprocess.run([python, "-c", ""], capture_output=True).returncode:
-            return python
+        if python:
+            itself = [python, "-c", "import sys; print(sys.executable)"]
+            found = subprocess.run(itself, capture_output=True, text=True)
+            if not found.returncode:
+                return found.stdout.strip()
     pytest.skip("there is no Python of before 3.11 here")
 
 
