@@ -69,6 +69,7 @@ def test_two_fifths_of_the_blocks_go_at_equal_robust_accuracy() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("real_timing")
 def test_what_is_left_is_smaller_and_faster_with_the_same_logits() -> None:
     """Beside the network deployed without the prior, which has every block; p50 at batch 1, the better of two."""
     pruned, plain = trained(IBP()).network, trained(None).network
