@@ -40,13 +40,13 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor, *, units: int, factor: Tensor | 
 
     Gradients flow into x `[N, C, ...]` alone.
     """
-    y: Tensor = _Normalised.apply(x, norm, units, factor)  # type: ignore[no-untyped-call]
+    y: Tensor = _Normalised.apply(x, norm, units, factor)
     return y
 
 
 def relaxed(h: Tensor, *, units: int, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
     """Features `[N, C, ...]` times the relaxed gate of training, drawn from `seed`, and the KL of `lwta.gate_kl`."""
-    y, kl = _Relaxed.apply(h, units, temperature, seed)  # type: ignore[no-untyped-call]
+    y, kl = _Relaxed.apply(h, units, temperature, seed)
     return y, kl
 
 
