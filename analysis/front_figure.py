@@ -23,12 +23,14 @@ from .front_text import KINDS, Row, has_bars, kind, point_label
 from .paper import draw_caption, tick_log
 
 
-def draw(points: pa.Table, caption: str, colours: style.Colours | None) -> Figure:
-    """Robust accuracy in % against latency in ms, of a `front_table`."""
+def draw(
+    points: pa.Table, caption: str, colours: style.Colours | None, size: tuple[float, float] = style.SIZE
+) -> Figure:
+    """Robust accuracy in % against latency in ms, of a `front_table`; `size` in inches."""
     rows: list[Row] = points.to_pylist()
     shades = colours.points if colours else [style.FRONT if row["on_front"] else style.MUTED for row in rows]
     with matplotlib.rc_context(style.RC):
-        figure = Figure(figsize=style.SIZE)
+        figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
         draw_caption(figure, caption)
         axes = figure.add_subplot()
@@ -149,7 +151,8 @@ def _draw_legend(figure: Figure, rows: Sequence[Row], *, coloured: bool) -> None
         shown[KINDS[0]] |= {"color": "white"}
     order = [name for name in KINDS if name in shown] + [name for name in shown if name not in KINDS]
     handles = [Line2D([], [], label=name, **shown[name]) for name in order]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), columnspacing=1, handletextpad=0.2)
+    columns = len(handles) if figure.get_figwidth() >= style.SIZE[0] else 2
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, columnspacing=1, handletextpad=0.2)
 
 
 def _draw_key(figure: Figure, axes: Axes, colours: style.Colours) -> None:
