@@ -118,8 +118,10 @@ def _marker(row: Row, shade: str, *, coloured: bool) -> dict[str, Any]:
     if row["masked"]:
         cross = {"marker": "x", "color": shade, "mew": 2 if row["on_front"] else 1.2}
         return look | cross | {"zorder": look["zorder"] + 0.5, "path_effects": _HALO}
-    rim = style.INK if coloured and row["on_front"] else "white"
-    return look | {"color": shade, "markeredgecolor": rim, "mew": 0.7}
+    if not coloured:
+        return look | {"color": shade, "markeredgecolor": "white", "mew": 0.7}
+    rim = {"markeredgecolor": style.INK, "mew": 0.7} if row["on_front"] else {"markeredgecolor": style.BARS, "mew": 0.3}
+    return look | {"color": shade} | rim  # the bright end of the scale is hard to see on white without
 
 
 _HALO = (withStroke(linewidth=4, foreground="white"),)
