@@ -155,7 +155,8 @@ function explore(plot, { points, places, settings }) {
   const [ring, hover, closer, farther] =
     ["ring", "hover", "closer", "farther"].map((id) => document.getElementById(id));
   const reach = 24;  // pixels
-  let chosen = -1, zoom = 1;
+  const front = points.flatMap((point, at) => (point[2] ? [at] : []));
+  let chosen = -1, last = front[front.length >> 1] ?? 0, zoom = 1;
 
   const shown = () => [...plot.querySelectorAll(".picture")].find((picture) => picture.clientWidth);
 
@@ -173,6 +174,7 @@ function explore(plot, { points, places, settings }) {
     chosen = at;
     ring.hidden = hover.hidden = at < 0;
     if (at < 0) return;
+    last = at;
     const [trial, , , [name, ...numbers]] = points[at], picture = shown(), [x, y] = places[picture.id][at];
     picture.append(ring);
     ring.style.left = 100 * x + "%";
@@ -187,10 +189,10 @@ function explore(plot, { points, places, settings }) {
     hover.style.top = Math.max(4, Math.min(around.bottom + 4, height - hover.offsetHeight - 4)) + "px";
   }
 
-  function step(way, front) {
+  function step(way, along) {
     let at = chosen + way;
     if (chosen < 0) at = way > 0 ? 0 : points.length - 1;
-    while (front && at >= 0 && at < points.length && !points[at][2]) at += way;
+    while (along && at >= 0 && at < points.length && !points[at][2]) at += way;
     if (at < 0 || at >= points.length) return;
     show(at);
     ring.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -207,10 +209,13 @@ function explore(plot, { points, places, settings }) {
   };
 
   function enlarge(by) {
-    const across = plot.scrollLeft + plot.clientWidth / 2, down = plot.scrollTop + plot.clientHeight / 2;
+    const picture = shown();
+    let x = (plot.scrollLeft + plot.clientWidth / 2) / picture.clientWidth;
+    let y = (plot.scrollTop + plot.clientHeight / 2) / picture.clientHeight;
+    if (zoom === 1) [x, y] = places[picture.id][last];  // else what is in the middle stays there
     zoom *= by;
     plot.style.setProperty("--zoom", zoom);
-    plot.scrollTo(by * across - plot.clientWidth / 2, by * down - plot.clientHeight / 2);
+    plot.scrollTo(x * picture.clientWidth - plot.clientWidth / 2, y * picture.clientHeight - plot.clientHeight / 2);
     farther.disabled = zoom <= 1;
     closer.disabled = zoom >= 8;
   }

@@ -41,8 +41,8 @@ def page(run: Run, points: pa.Table, caption: str, colours: style.Colours | None
 def front(points: pa.Table, caption: str, shown: Explorable) -> str:
     """The HTML of a front: its picture, its caption, and its table."""
     rows = [table_row(row) for row in front_rows(points)]
-    return f"""<p>Up and to the left is better. Over a point its numbers and settings are shown; the arrow keys
-go from point to point.</p>
+    return f"""<p>Up and to the left is better. <span class="controls">Over a point its numbers and settings are
+shown; the arrow keys go from point to point.</span></p>
 <figure aria-label="Robust accuracy against latency; the front is also in the table below">
 {shown.html}<figcaption>{escape(caption)}</figcaption>
 </figure>

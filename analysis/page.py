@@ -128,7 +128,7 @@ section { content-visibility: auto; contain-intrinsic-size: auto 40rem; margin-i
 .tall { max-height: 80vh; overflow-y: auto; }
 .tall thead th { position: sticky; top: 0; background: #fff; }
 img { max-width: 100%; height: auto; }
-.scroll > img { max-width: none; width: max(100%, 36rem); }
+.scroll > img { max-width: none; width: clamp(36rem, 100%, 54rem); }
 img.pixels { width: min(100%, 28rem); image-rendering: pixelated; }
 .examples { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem 2rem; }
 .examples { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
