@@ -87,7 +87,7 @@ def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.
     Raises:
         UnsupportedLayerError: it has a layer without a form, or gates that the kernel does not have.
     """
-    graph = Graph(seed, placeholders=True, block=_block())
+    graph = Graph(seed, block=_block())
     written = assemble(module, shape, graph)
     if len(set(graph.gates)) != 1:
         raise UnsupportedLayerError(f"the gate kernel needs gates of one kind, but got {len(set(graph.gates))}")

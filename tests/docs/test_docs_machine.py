@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from .test_docs_mistakes import PAGE
@@ -21,18 +24,23 @@ ROOT = PAGE.parents[1]
 ROWS = dict(re.findall(r"^\| ([^|`]+?) \| [^|]+ \| ([^|]+) \|$", PAGE.read_text().partition("## The machine")[2], re.M))
 
 
-def asked(*command: str | Path, folder: Path = ROOT) -> tuple[int, str]:
-    """Exit code and errors of a command, started in a folder."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+def asked(*command: str | Path, folder: Path = ROOT, **environment: str) -> tuple[int, str]:
+    """Exit code and errors of a command, started in a folder, with a changed environment."""
+    changed = os.environ | environment
+    done = subprocess.run(command, cwd=folder, env=changed, capture_output=True, text=True, timeout=100)
     return done.returncode, done.stderr
 
 
+@functools.cache
 def older_python() -> str:
-    """An interpreter of before 3.11."""
+    """An interpreter of before 3.11, itself and not what may stand in the path for it."""
     for minor in (10, 9, 8):
         python = shutil.which(f"python3.{minor}")
-        if python and not subprocess.run([python, "-c", ""], capture_output=True).returncode:
-            return python
+        if python:
+            itself = [python, "-c", "import sys; print(sys.executable)"]
+            found = subprocess.run(itself, capture_output=True, text=True)
+            if not found.returncode:
+                return found.stdout.strip()
     pytest.skip("there is no Python of before 3.11 here")
 
 
@@ -54,6 +62,11 @@ def make_in_another_folder(folder: Path) -> tuple[int, str]:
 
 def without_the_environment(_: Path) -> tuple[int, str]:
     return asked(sys.executable, "-S", "-B", "-m", "robustsearch.run", "--space", "lwta")
+
+
+def packages_without_robustsearch(_: Path) -> tuple[int, str]:
+    packages = str(Path(pydantic.__file__).parents[1])  # without -S, Python would find there what was installed by `-e`
+    return asked(sys.executable, "-S", "-B", "-m", "robustsearch.run", "--space", "lwta", PYTHONPATH=packages)
 
 
 def figures_without_the_environment(_: Path) -> tuple[int, str]:
@@ -116,6 +129,7 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], int]] = {
     "one for the environment": (make_with_an_older_python, 2),
     "a Python that is not there": (make_with_a_python_that_is_not_there, 2),
     "the environment is not active": (without_the_environment, 2),
+    "the packages alone are installed": (packages_without_robustsearch, 2),
     "nor for the figures": (figures_without_the_environment, 2),
     "make in another folder": (make_in_another_folder, 2),
     "the figures from another folder": (analysis_in_another_folder, 1),

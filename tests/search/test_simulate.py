@@ -109,9 +109,8 @@ def test_a_log_replays_to_the_same_decisions(folder: RunFolder, sampler: str) ->
 @pytest.mark.parametrize(
     ("other", "kind"), [({"seed": 1}, "ask"), ({"eta": 3}, "stop"), ({"scheduler": "none"}, "stop")]
 )
-def test_a_replay_under_other_settings_says_where_it_differs(folder: RunFolder, other: Any, kind: str) -> None:
-    run(folder, SETTINGS)
-    events, _ = read(folder.events_file)
+def test_a_replay_under_other_settings_says_where_it_differs(other: Any, kind: str) -> None:
+    events = run(None, SETTINGS)[0].log.events
     settings = Settings(**(vars(SETTINGS) | other))
     ledger = Ledger(None)
     searcher, scheduler = make_searcher(settings, ledger, make_study("x"), 0.1), make_scheduler(settings, ledger)
@@ -213,8 +212,8 @@ def test_a_limit_on_latency_stops_slow_trials_and_constrains_the_sampler(folder:
     assert [row["feasible"] for row in rows] == [row["latency_p50"] <= 3.0 for row in rows]
 
 
-def test_what_was_attained_is_that_of_all_points(folder: RunFolder) -> None:
-    ledger, _ = run(folder, SETTINGS)
+def test_what_was_attained_is_that_of_all_points() -> None:
+    ledger, _ = run(None, SETTINGS)
     attained = Attained(ledger)
     base = ledger.entries["baseline"].rows[0]["latency_p50"]
     points = [(row["latency_p50"], row["robust"]) for entry in ledger.searched for row in entry.rows if "robust" in row]
