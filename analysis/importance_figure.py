@@ -42,7 +42,8 @@ def draw_shares(shares: pa.Table, fields: Sequence[Field], caption: str) -> Figu
                 axes.plot(100 * row["explained"], place, "o", color=colour, markersize=4.5)
             axes.axvline(noise, color=style.BARS, linewidth=0.9, linestyle="--")
             axes.set_title(f"of {name.partition(' (')[0]}", fontsize=9, loc="left")
-            axes.set_xlim(0, None)
+            right = axes.get_xlim()[1]
+            axes.set_xlim(-0.025 * right, right)  # a dot at 0 is whole
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_xlabel("explained variance (%)")
         panels[0].set_yticks(range(len(fields)), [field.label for field in fields])

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from .processes import family
 from .timing import machine
 
 SPACE = '''"""One tiny recipe, again and again."""
@@ -104,23 +105,9 @@ class Watched:
 
     def look(self, root: int) -> None:
         """Note all descendants of `root`, and itself."""
-        parents, ticks, names = {}, {}, {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                names[int(entry.name)] = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(fields[1])
-            ticks[int(entry.name)] = sum(map(int, fields[11:13]))
-        family = {root}
-        while more := {pid for pid, parent in parents.items() if parent in family} - family:
-            family |= more
-        for pid in family & ticks.keys():
-            self.cpu[pid] = ticks[pid] / TICKS
-            if names[pid].startswith(b"ray::Worker"):
+        for pid, process in family(root).items():
+            self.cpu[pid] = process.ticks / TICKS
+            if process.is_trainable:
                 self.worker_pss[pid] = max(self.worker_pss.get(pid, 0), pss(pid))
 
 

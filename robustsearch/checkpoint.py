@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+import uuid
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,6 +20,9 @@ import torch
 
 from .errors import RunError
 from .patience import patiently
+
+OWN = uuid.uuid4().hex[:8]
+"""Of this process: one that was cut off from its cluster may be writing the same file as the one that took over."""
 
 
 def write(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
@@ -31,16 +36,23 @@ def write(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
 
 def _write(path: Path, state: dict[str, Any], keep: Path | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{OWN}.part")
     content = io.BytesIO()  # torch turns an OSError of the file's into an error without a number
     torch.save(state, content)
     with part.open("wb") as file:
         file.write(content.getbuffer())
         file.flush()
         os.fsync(file.fileno())
-    if keep and path.exists():
-        os.replace(path, keep)
+    if keep:
+        with suppress(FileNotFoundError):
+            os.replace(path, keep)
     os.replace(part, path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that died while they wrote have left in a folder, which is this process's from now on."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Any:

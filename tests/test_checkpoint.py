@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,6 +31,33 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert found["rows"] == state()["rows"]
     assert all(torch.equal(found[name], state()[name]) for name in ("weights", "order"))
     assert sorted(each.name for each in path.parent.iterdir()) == ["a.pt", "a.pt.previous"]
+
+
+def test_another_process_that_writes_the_same_file_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was cut off from its cluster does, on a shared folder: the last whole one stays, nobody fails."""
+    path, kept, sync = tmp_path / "a.pt", tmp_path / "a.pt.previous", os.fsync
+    checkpoint.write(path, {"n": 1}, keep=kept)
+
+    def interrupted(file: int) -> None:
+        sync(file)
+        monkeypatch.setattr(os, "fsync", sync)
+        with monkeypatch.context() as other:
+            other.setattr(checkpoint, "OWN", "other")
+            checkpoint.write(path, {"n": 2}, keep=kept)
+            path.rename(kept)  # and is about to write the next
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    checkpoint.write(path, state(), keep=kept)
+    assert checkpoint.read(path)["rows"] == state()["rows"]
+    assert checkpoint.read(kept) == {"n": 2}
+
+
+def test_what_the_dead_have_left_is_swept_away(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / "a.pt", {"n": 1})
+    (tmp_path / ".a.pt.0123abcd.part").write_bytes(b"torn")
+    checkpoint.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+    checkpoint.sweep(tmp_path / "none")
 
 
 def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ server = pytest.importorskip("moto.server", reason="needs moto[server]")
 fs = pytest.importorskip("pyarrow.fs")
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
-from benchmarks.faults.kills import TINY  # noqa: E402
+from benchmarks.faults.driven import TINY  # noqa: E402
 from benchmarks.faults.points import faults  # noqa: E402
 
 COMMAND = [sys.executable, "-m", "robustsearch.run", "--storage", "s3://bucket/runs", "--name", "killed"]

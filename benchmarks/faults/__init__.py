@@ -1,1 +1,1 @@
-"""What a search survives: `python -m benchmarks.faults points|kills|table`."""
+"""What a search survives: `python -m benchmarks.faults points|kills|disk|memory`."""

@@ -2,147 +2,142 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import statistics
 import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-from benchmarks.faults.points import faults
-from robustsearch.events import read
-from robustsearch.runfolder import RunFolder
-from robustsearch.search.settings import Settings
+from benchmarks.faults.driven import ENDS, Driven
+from benchmarks.processes import bury, family
 
-TINY = '''"""A small network, trained on clean images."""
-from robustsearch.recipe import Attack, Mix, Model, Recipe, Training
-
-
-def suggest(trial, epsilon):
-    return Recipe(
-        model=Model(depth=10),
-        mix=Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0),
-        attack=Attack(epsilon=epsilon, step=epsilon, steps=1),
-        training=Training(lr=trial.suggest_float("lr", 0.02, 0.2, log=True)),
-    )
-'''
-TITLES = {"worker": "Trainable.", "raylet": "raylet/raylet", "head": "gcs_server"}
+PROGRAMS = {"raylet": "raylet/raylet", "head": "gcs_server"}
+"""What the command lines of Ray's own processes have in them."""
 SHARES = {"worker": 0.8, "driver": 0.14, "raylet": 0.03, "head": 0.03}
 """Who is killed, how often."""
+AT_ONCE = 0.7
+"""How often all workers there are die together, where one is to die."""
+IMPATIENT = 0.3
+"""How often the next kill does not wait until the search has recovered."""
+LINGERING = 120.0
+"""How long a driver may go on without the Ray that it started, s."""
 
 
-def descendants(root: int) -> dict[int, str]:
-    """Command lines of all processes below one, by id."""
-    parents, commands = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                commands[int(entry.name)] = (
-                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
-            except (OSError, IndexError):
-                continue
-    below, grown = {root}, True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in below} - below
-        below, grown = below | more, bool(more)
-    return {pid: commands[pid] for pid in below - {root} if pid in commands}
+@dataclass(frozen=True)
+class Strike:
+    """What was killed at one time, and what became of the search."""
+
+    kind: str
+    processes: int
+    at: float
+    """Seconds since 1970."""
+    recovered: float | None = None
+    """Seconds until every trial that was running had saved another epoch, or had ended; None where the next strike came
+    before that."""
+    lost: dict[str, float] = field(default_factory=dict)
+    """Where it has recovered: the trials that went on in another process, and how long the dead one had worked on each
+    since its last epoch was saved, s."""
+    code: int | None = None
+    """Exit code of a driver whose Ray was killed; None where it had to be killed too."""
+    lingered: float | None = None
+    """How long such a driver went on, s."""
 
 
 class Campaign:
-    """One search, killed again and again."""
+    """One search, killed again and again. A campaign that is interrupted itself goes on from its folder."""
 
-    def __init__(self, cwd: Path, trials: int, epochs: int, seed: int) -> None:
-        (cwd / "tiny.py").write_text(TINY)
-        self._cwd, self._chance = cwd, Random(seed)
-        self.folder = RunFolder(cwd / "runs" / "killed")
-        self._name = ["--name", "killed"]
-        self._first = [
-            *self._name,
-            *("--space", "tiny.py", "--fraction", "0.2", "--trials", str(trials), "--epochs", str(epochs)),
-            *("--grace", "2", "--final-images", "0", "--repeats", "0", "--concurrency", "2"),
-        ]
-        self.kills: Counter[str] = Counter()
-        self.recovered: dict[str, list[float]] = {kind: [] for kind in SHARES}
+    def __init__(self, cwd: Path, *, kills: int, trials: int, epochs: int, seed: int) -> None:
+        """So many kills of a search of so many trials, whose run folder lies below `cwd`."""
+        self.search = Driven(cwd, trials=trials, epochs=epochs)
+        self._file = cwd / "strikes.jsonl"
+        there = self._file.read_text().splitlines() if self._file.exists() else []
+        self.strikes = [Strike(**json.loads(line)) for line in there]
+        self._planned = {kind: round(share * kills) for kind, share in SHARES.items()}
+        self._chance = Random(f"{seed} {len(there)}")
 
-    def start(self) -> None:
-        """A driver, the first or the next."""
-        there = self.folder.info_file.exists()
-        with (self._cwd / "stderr.log").open("ab") as log:
-            self._driver = subprocess.Popen(
-                [sys.executable, "-m", "robustsearch.run", *(["--resume", *self._name] if there else self._first)],
-                cwd=self._cwd,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,
-            )
+    @property
+    def killed(self) -> Counter[str]:
+        """Processes killed so far, by kind."""
+        found: Counter[str] = Counter()
+        for strike in self.strikes:
+            found[strike.kind] += strike.processes
+        return found
 
-    def run(self, kills: int, seconds: float) -> None:
-        """Kill until there were so many, the time is over, or the search has ended; then let it end."""
+    def run(self, seconds: float) -> None:
+        """Kill until all is killed that is to be, or the time is over, or the search has ended; then let it end.
+
+        Raises:
+            RuntimeError: the search hangs, or its driver has ended by itself.
+        """
         end = time.monotonic() + seconds
-        self.start()
-        while not self._ended():
-            if self._driver.poll() is not None:
-                self.start()
-            elif sum(self.kills.values()) < kills and time.monotonic() < end:
-                time.sleep(self._chance.uniform(0.3, 3.0))
-                self._kill(self._chance.choices(list(SHARES), list(SHARES.values()))[0])
-            else:
-                time.sleep(0.5)
-        self._driver.wait()
-
-    def _kill(self, kind: str) -> None:
-        """Kill one, and wait until the search has gone on."""
-        start, before = time.monotonic(), self._events()
-        if kind == "driver":
-            os.killpg(self._driver.pid, signal.SIGKILL)
-        else:
-            found = [pid for pid, line in descendants(self._driver.pid).items() if TITLES[kind] in line]
-            if not found:
-                return
-            os.kill(self._chance.choice(found), signal.SIGKILL)
-        self.kills[kind] += 1
-        if kind != "worker":  # Ray's own processes take the driver with them, at once or after a while
-            try:
-                self._driver.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._driver.pid, signal.SIGKILL)
-                self._driver.wait()
-            if self._ended():
-                return
-            self.start()
-        while self._events() == before and self._driver.poll() is None:
+        while not self.search.ended:
+            left = [max(0, number - self.killed[kind]) for kind, number in self._planned.items()]
+            if any(left) and time.monotonic() < end and self._is_due():
+                time.sleep(self._chance.uniform(0.0, 1.5))
+                self._strike(self._chance.choices(list(self._planned), left)[0])
+            self.search.check()
+            bury(self.search.driver.pid)
             time.sleep(0.1)
-        self.recovered[kind].append(time.monotonic() - start)
+        self.search.driver.wait()
 
-    def _events(self) -> int:
-        return sum(event.kind != "start" for event in read(self.folder.events_file)[0])
+    def _is_due(self) -> bool:
+        """Kills are spread over the search: they are not ahead of the trials that were asked for."""
+        asked = self.search.count("ask")
+        return self.killed.total() * (self.search.trials + 1) <= asked * sum(self._planned.values())
 
-    def _ended(self) -> bool:
-        return any(event.kind == "end" for event in read(self.folder.events_file)[0])
+    def _strike(self, kind: str) -> None:
+        """Kill one, or several workers, and mostly wait until the search has gone on."""
+        search = self.search
+        running, starts = search.running(), search.count("start")
+        since = {trial: max(search.saved(trial), search.began(trial)) for trial in running}
+        victims, moment = self._victims(kind), time.time()
+        for pid in victims:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not victims:
+            return
+        strike, alive = Strike(kind, len(victims), moment), moment
+        if kind != "worker":
+            strike = self._bury_driver(strike)
+            search.start()
+            search.wait("the next driver", lambda: search.count("start") > starts)
+            alive = time.time()  # what the last one's workers saved with their last breath does not count
+        if self._chance.random() >= IMPATIENT:
+            search.wait("an epoch of each", lambda: all(search.has_gone_on(trial, alive) for trial in running))
+            again = [trial for trial in running if search.began(trial) > moment]
+            lost = {trial: round(moment - since[trial], 3) for trial in again if since[trial]}
+            strike = replace(strike, recovered=round(time.time() - moment, 3), lost=lost)
+        self.strikes.append(strike)
+        line = json.dumps(asdict(strike))
+        with self._file.open("a") as file:
+            file.write(f"{line}\n")
+        print(f"{self.killed.total()} killed, {search.count(*ENDS)} trials ended: {line}", flush=True)
 
+    def _victims(self, kind: str) -> list[int]:
+        """The processes that are to be killed."""
+        if kind == "driver":
+            return [self.search.driver.pid]
+        below = family(self.search.driver.pid).items()
+        if kind != "worker":
+            return [pid for pid, process in below if PROGRAMS[kind] in process.command]
+        found = [pid for pid, process in below if process.is_trainable]
+        self._chance.shuffle(found)
+        return found if self._chance.random() < AT_ONCE else found[:1]
 
-def main(kills: int, minutes: float, trials: int, epochs: int, seed: int) -> int:
-    """Run a campaign and print its table; 1 where anything is lost or doubled."""
-    with tempfile.TemporaryDirectory(prefix="robustsearch-kills-") as temporary:
-        campaign = Campaign(Path(temporary), trials, epochs, seed)
-        start = time.monotonic()
-        campaign.run(kills, 60 * minutes)
-        os.chdir(temporary)  # the space's name is relative
-        wrong = faults(campaign.folder, Settings(**campaign.folder.info()["settings"]))
-        events = read(campaign.folder.events_file)[0]
-        drivers = sum(event.kind == "start" for event in events)
-        print(f"{sum(campaign.kills.values())} kills over {drivers} drivers in {time.monotonic() - start:.0f} s")
-        print("| killed | times | median s until the search goes on | longest |")
-        print("|---|---|---|---|")
-        for kind, times in campaign.recovered.items():
-            if times:
-                row = f"{statistics.median(times):.1f} | {max(times):.1f}"
-                print(f"| {kind} | {campaign.kills[kind]} | {row} |")
-        print("\n".join(wrong) or f"{trials} trials and the baseline: none lost or doubled, every decision made again")
-    return bool(wrong)
+    def _bury_driver(self, strike: Strike) -> Strike:
+        """Wait for the end of a driver that was killed, or whose Ray was: at once, after a while, or not at all."""
+        driver = self.search.driver
+        try:
+            code = driver.wait(LINGERING)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            driver.wait()
+            return strike
+        if strike.kind == "driver":
+            return strike
+        return replace(strike, code=code, lingered=round(time.time() - strike.at, 3))

@@ -29,6 +29,7 @@ DRIVER_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
 }
 LOCAL_ENVIRONMENT = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # the head of a Ray of its own does not come back
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on these systems, as on all with this: every port on loopback
 }
 SETTINGS = b"\4"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from .. import checkpoint
 from ..data import Dataset
 from ..errors import DivergedError, StorageError
 from ..patience import patiently
@@ -58,6 +59,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                 folder.info()  # a node that joined later may not share the folder, and then has no run.json
             recipe = Recipe.from_json(config["recipe"])
             self._checkpoint = folder.checkpoint(config["trial"])
+            checkpoint.sweep(self._checkpoint.parent)
             if folder.store:
                 folder.store.pull([f"trials/{config['trial']}/checkpoint.pt"])
             self._trial = Trial(recipe, config["seed"], dataset, plan)

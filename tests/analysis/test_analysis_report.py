@@ -309,6 +309,14 @@ def test_a_file_whose_numbers_are_words_is_left_out(make_run, make_row) -> None:
     assert "2 of 2 measured points are on the front" in shown
 
 
+@pytest.mark.parametrize("time", [0.0, -0.1])
+def test_a_latency_that_no_clock_shows_is_left_out(make_run, make_row, time: float) -> None:
+    folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, time), make_row("baseline", 4, 0.1, time)])
+    shown = texts(page(*open_anyway(folder)))
+    assert "Left out of results/, as a latency must be above 0 ms: trial 0001, epoch 4, with" in shown
+    assert "2 of 2 measured points are on the front" in shown
+
+
 @pytest.mark.parametrize("checks", ["{", '{"name": "square"}', '[1, "a", null]'])
 def test_checks_that_are_none_are_left_out(make_run, make_row, checks: str) -> None:
     folder = make_run(rows_of(make_row))

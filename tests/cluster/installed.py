@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from machines import Machine, wait_for
+import pytest
+from machines import PATH, Lan, Machine, NoMachines, missing, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +30,44 @@ def suggest(trial, epsilon):
 '''
 
 
-def setup(own: str) -> str:
+@contextmanager
+def network(
+    folder: Path,
+    own: str,
+    *,
+    addresses: dict[str, str] | None = None,
+    shared: dict[str, bytes] | None = None,
+    programs: tuple[str, ...] = (),
+    modules: tuple[str, ...] = (),
+) -> Iterator[Lan]:
+    """A network of machines with this project's needs, and the space of `search`; where it cannot be, skips.
+
+    Args:
+        folder: where everything is kept.
+        own: what this kind of cluster has on a machine, a script of shell.
+        addresses: of machines that are there from the beginning, by name.
+        shared: files in the folder that all machines share, by path.
+        programs: that this kind needs.
+        modules: the same, of Python.
+    """
+    absent = [name for name in programs if not shutil.which(name, path=PATH)]
+    if reason := missing() or (f"needs {', '.join(absent)}" if absent else None):
+        pytest.skip(reason)
+    for name in modules:
+        pytest.importorskip(name)
+    try:
+        lan = Lan(folder, setup=_setup(own), visible=(ROOT,))
+        for name, content in ({"small.py": SPACE.encode()} | (shared or {})).items():
+            (lan.shared / name).write_bytes(content)
+        with lan:
+            for name, address in (addresses or {}).items():
+                lan.machine(name, address)
+            yield lan
+    except NoMachines as error:
+        pytest.skip(str(error))
+
+
+def _setup(own: str) -> str:
     """The script that a machine boots with: Python, and packages in place of an index, which it cannot reach.
 
     `own` is what else this kind of cluster has on a machine.
@@ -52,7 +91,7 @@ main()
 END
 chmod +x {HOME}/bin/ray {HOME}/bin/pip
 mkdir -p ~/.config/pip
-printf '[global]\\nno-index = true\\nno-build-isolation = false\\n' > ~/.config/pip/pip.conf
+printf '[global]\\nno-index = true\\nno-build-isolation = false\\nno-deps = true\\n' > ~/.config/pip/pip.conf
 echo '. ~/.bashrc' > ~/.profile
 touch ~/.bashrc
 if [ "$(hostname)" = desk ]; then
@@ -63,12 +102,12 @@ fi
 """
 
 
-def search(name: str, trials: int, options: str = "") -> str:
-    """The command of a small search, which begins or resumes a run on the shared folder."""
+def search(name: str, trials: int, options: str = "", *, storage: str = "/shared/runs") -> str:
+    """The command of a small search, which begins or resumes a run where all machines can reach it."""
     return (
         f"python -m robustsearch.run --space /shared/small.py --fraction 0.5 --trials {trials} --epochs 8 "
-        f"--scheduler none --repeats 0 --final-images 0 --storage /shared/runs --name {name} --resume --address auto "
-        + options
+        "--grace 8 --scheduler none --repeats 0 --final-images 0 "
+        f"--storage {storage} --name {name} --resume --address auto {options}"
     )
 
 
@@ -97,9 +136,9 @@ def steps(folder: Path, trial: str) -> list[list[int]]:
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """The events of a kind in a run's log."""
-    path = folder / "events.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    """The events of a kind in a run's log, which is one file, or segments in a store."""
+    paths = sorted((folder / "events").glob("*.jsonl")) or list(folder.glob("events.jsonl"))
+    lines = "".join(path.read_text() for path in paths).splitlines(keepends=True)
     return [event for event in (json.loads(line) for line in lines if line.endswith("\n")) if event["kind"] == kind]
 
 

@@ -163,7 +163,8 @@ class Lan:
         """
         self.folder, self.shared, self.keys = folder, folder / "shared", folder / "shared" / ".keys"
         self.visible, self._prefix = visible, network
-        self._machines: dict[str, Machine] = {}
+        self.machines: dict[str, Machine] = {}
+        """The newest of each name."""
         self._cables: dict[str, str] = {}
         self._numbers = count()
         self.keys.mkdir(parents=True)
@@ -193,8 +194,8 @@ class Lan:
         Raises:
             NoMachines: this host does not let us.
         """
-        self._machines[name] = Machine(self, name, address, ".setup.sh")
-        return self._machines[name]
+        self.machines[name] = Machine(self, name, address, ".setup.sh")
+        return self.machines[name]
 
     def plug(self, process: int, name: str, address: str) -> None:
         """Connect the network of a process with the switch."""
@@ -207,6 +208,10 @@ class Lan:
     def unplug(self, name: str) -> None:
         """Take the cable out; the network of a machine does not notice."""
         self._ip("link", "set", self._cables[name], "down")
+
+    def replug(self, name: str) -> None:
+        """Put the cable that was taken out in again."""
+        self._ip("link", "set", self._cables[name], "up")
 
     def _ip(self, *arguments: str, of: int | None = None) -> None:
         process = self._switch.pid if of is None else of
@@ -221,7 +226,7 @@ class Lan:
 
     def close(self) -> None:
         """Power everything off."""
-        for machine in self._machines.values():
+        for machine in self.machines.values():
             if machine.on:
                 machine.power_off()
             else:

@@ -1,18 +1,19 @@
-"""`cluster/config.yaml` on a cloud of machines: from no worker to two, one taken back, and back to none."""
+"""`cluster/config.yaml` on a cloud of machines, the run in S3: from no worker to two, one taken back, back to none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from cloud import ACCESS, Cloud
-from installed import HOME, ROOT, SPACE, half_way, hosts, search, setup, steps, submitted, timeline, tunnel
-from machines import Lan, NoMachines, missing, wait_for
+from installed import HOME, ROOT, events, half_way, hosts, network, search, steps, submitted, timeline, tunnel
+from machines import Lan, wait_for
+from pyarrow.dataset import dataset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
+BUCKET = "robustsearch-tests"
 ROLE = f"""
 import boto3
 iam = boto3.client("iam")
@@ -22,6 +23,7 @@ iam.put_role_policy(
 )
 iam.create_instance_profile(InstanceProfileName="robustsearch")
 iam.add_role_to_instance_profile(InstanceProfileName="robustsearch", RoleName="robustsearch")
+boto3.client("s3").create_bucket(Bucket="{BUCKET}", CreateBucketConfiguration={{"LocationConstraint": "us-west-2"}})
 """
 """The commands of docs/cluster.md, once per account."""
 
@@ -29,21 +31,12 @@ iam.add_role_to_instance_profile(InstanceProfileName="robustsearch", RoleName="r
 @pytest.fixture
 def lan(tmp_path: Path) -> Iterator[Lan]:
     """The network of the cloud."""
-    if reason := missing():
-        pytest.skip(reason)
-    for name in ("aiohttp", "boto3", "moto", "flask"):
-        pytest.importorskip(name)
-    try:
-        lan = Lan(tmp_path, setup=setup(ACCESS), visible=(ROOT,))
-    except NoMachines as error:
-        pytest.skip(str(error))
-    with lan:
+    with network(tmp_path, ACCESS, modules=("aiohttp", "boto3", "moto", "flask")) as lan:
         yield lan
 
 
 def test_up_from_zero_a_spot_instance_taken_back_and_down(lan: Lan) -> None:
     note = timeline()
-    (lan.shared / "small.py").write_text(SPACE)
     text = (ROOT / "cluster" / "config.yaml").read_text()
     for old, new in (
         ("ssh_user: ubuntu", "ssh_user: root"),
@@ -54,8 +47,10 @@ def test_up_from_zero_a_spot_instance_taken_back_and_down(lan: Lan) -> None:
         text = text.replace(old, new)
     (lan.shared / "config.yaml").write_text(text)
     (lan.shared / "role.py").write_text(ROLE)
-    file, folder, log = "/shared/config.yaml", lan.shared / "runs" / "first", lan.folder / "job.log"
+    file, log = "/shared/config.yaml", lan.folder / "job.log"
+    command = search("first", 2, "--gpus-per-trial 1 --concurrency 2", storage=f"s3://{BUCKET}/runs")
     with Cloud(lan) as cloud:
+        folder = cloud.bucket(BUCKET) / "runs" / "first"
         desk = lan.machine("desk", "172.31.255.2")
         desk.run(f"{HOME}/bin/python /shared/role.py", timeout=120)
         desk.run("ray get-auth-token --generate > /dev/null", timeout=120)
@@ -66,7 +61,7 @@ def test_up_from_zero_a_spot_instance_taken_back_and_down(lan: Lan) -> None:
         assert cloud.of("g5.xlarge") == []
         with (
             tunnel(desk, file),
-            submitted(desk, "first", search("first", 2, "--gpus-per-trial 1 --concurrency 2"), log) as job,
+            submitted(desk, "first", command, log) as job,
         ):
 
             def on_spot() -> list[tuple[str, str]]:
@@ -79,7 +74,9 @@ def test_up_from_zero_a_spot_instance_taken_back_and_down(lan: Lan) -> None:
 
             wait_for("a worker comes", lambda: cloud.of("g5.xlarge"), seconds=300)
             note("the first worker boots")
-            wait_for("a trial on it", on_spot, seconds=600, every=0.2)
+            wait_for("the other one", lambda: len(cloud.of("g5.xlarge")) == 2, seconds=60)
+            note("two workers boot")
+            wait_for("a trial on one", on_spot, seconds=600, every=0.2)
             identity, trial = on_spot()[0]
             cloud.take_back(identity)
             note(f"a worker taken back, with trial {trial}")
@@ -89,7 +86,8 @@ def test_up_from_zero_a_spot_instance_taken_back_and_down(lan: Lan) -> None:
         note("the search ends")
         shown = log.read_text()
         assert "2 at a time" in shown
-        frame = pd.read_parquet(folder / "results")
+        wait_for("the last objects", lambda: events(folder, "end"), seconds=60)
+        frame = dataset(sorted(map(str, (folder / "results").glob("*.parquet")))).to_table().to_pandas()
         assert not frame.duplicated(["trial", "epoch"]).any()
         assert set(frame["trial"]) == {"baseline", "0000", "0001"}
         assert set(frame["state"]) == {"completed"}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from installed import HOME, ROOT, SPACE, events, half_way, setup, steps, timeline
-from machines import PATH, Lan, NoMachines, missing, wait_for
+from installed import HOME, ROOT, events, half_way, network, steps, timeline
+from machines import PATH, Lan, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -58,24 +57,15 @@ slurmd -L /shared/.slurmd-$(hostname).log -N $(hostname)
 @pytest.fixture
 def lan(tmp_path: Path) -> Iterator[Lan]:
     """The network."""
-    absent = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=PATH)]
-    if reason := missing() or (f"needs {', '.join(absent)}" if absent else None):
-        pytest.skip(reason)
-    try:
-        lan = Lan(tmp_path, setup=setup(SLURM), visible=(ROOT,))
-    except NoMachines as error:
-        pytest.skip(str(error))
-    (lan.shared / "slurm.conf").write_text(CONF)
-    (lan.keys / "munge.key").write_bytes(bytes(range(256)) * 4)
-    with lan:
+    shared = {"slurm.conf": CONF.encode(), ".keys/munge.key": bytes(range(256)) * 4}
+    programs = ("munged", "slurmctld", "slurmd", "sbatch")
+    with network(tmp_path, SLURM, addresses=NODES, shared=shared, programs=programs) as lan:
         yield lan
 
 
 def test_a_node_is_lost_and_the_requeued_job_goes_on(lan: Lan) -> None:
     note = timeline()
-    machines = {name: lan.machine(name, address) for name, address in NODES.items()}
-    head = machines["n1"]
-    (lan.shared / "small.py").write_text(SPACE)
+    head = lan.machines["n1"]
     home = lan.shared / "home"  # which the nodes share, with what is installed there
     home.mkdir()
     head.run("cp -a ~/.robustsearch ~/.config /shared/home/", timeout=60)
@@ -111,7 +101,7 @@ def test_a_node_is_lost_and_the_requeued_job_goes_on(lan: Lan) -> None:
 
     wait_for("a trial on the third node", on_n3, seconds=500)
     (lost,) = on_n3()
-    machines["n3"].power_off()
+    lan.machines["n3"].power_off()
     note(f"a node lost, with trial {lost}")
     wait_for("the job is requeued", lambda: state() == "PENDING", seconds=300)
     note("requeued")

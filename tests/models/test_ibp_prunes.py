@@ -100,7 +100,7 @@ def test_logits_start_alike_and_move_at_their_rate() -> None:
     assert len(before) == len([layer for layer in network.modules() if isinstance(layer, BlockPrior)]) == 7
     Trainer(network, recipe, DIGITS, 0, CPU).run_epoch()
     for old, new in zip(before, network.block_logits(), strict=True):
-        torch.testing.assert_close((new - old).abs(), torch.full_like(old, 0.5 / 25), rtol=0.01, atol=0)
+        torch.testing.assert_close((new - old).abs(), torch.full_like(old, 0.5 / 25), rtol=0.05, atol=0)
 
 
 def kernels(network: nn.Module) -> list[torch.Size]:

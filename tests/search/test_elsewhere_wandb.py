@@ -16,7 +16,7 @@ import pytest
 from robustsearch import results
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
-from benchmarks.faults.kills import TINY
+from benchmarks.faults.driven import TINY
 
 HEADER, BLOCK, PREFIX = 7, 32768, struct.Struct("<IHB")
 """Bytes before the first record; of a block, which no prefix crosses; a part's checksum, length and kind."""
