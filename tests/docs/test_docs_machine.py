@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pydantic
 import pytest
@@ -112,6 +113,16 @@ def data_that_cannot_be_written(folder: Path) -> tuple[int, str]:
         return run("--dataset", "cifar10", "--data-dir", storage)
 
 
+def temporary_files_without_room(folder: Path) -> tuple[int, str]:
+    with disk(folder, "size=1m") as place, patch.dict(os.environ, TMPDIR=str(place)):
+        return run("--storage", folder / "runs")
+
+
+def temporary_files_that_cannot_be_written(folder: Path) -> tuple[int, str]:
+    with disk(folder, "ro") as place, patch.dict(os.environ, TMPDIR=str(place)):
+        return run("--storage", folder / "runs")
+
+
 def another_server_at_the_address(folder: Path) -> tuple[int, str]:
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     thread = threading.Thread(target=server.serve_forever)
@@ -136,6 +147,8 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], int]] = {
     "no space left": (storage_that_is_full, 2),
     "a disk that is read-only": (storage_that_is_read_only, 2),
     "a dataset on a disk that is read-only": (data_that_cannot_be_written, 2),
+    "no room for temporary files": (temporary_files_without_room, 2),
+    "temporary files on a disk that is read-only": (temporary_files_that_cannot_be_written, 2),
     "a port with another server": (another_server_at_the_address, 2),
 }
 """Each row that is made here, and its exit code."""
