@@ -97,6 +97,7 @@ def test_the_latency_axis_is_logarithmic_over_a_factor_of_five(make_run, make_ro
     assert all(float(label) > 0 for label in shown)  # plain numbers, no powers
 
 
+@pytest.mark.slow
 def test_all_text_is_legible_and_no_text_covers_another(make_run, make_row) -> None:
     rng = np.random.default_rng(0)
     rows = [

@@ -151,6 +151,7 @@ def test_without_two_groups_and_a_value_to_spare_nothing_is_explained(code: list
     assert explained(np.arange(6.0), np.array(code)) == 0
 
 
+@pytest.mark.slow
 def test_the_fields_that_decide_come_first_and_no_other_is_above_the_noise(table: pa.Table) -> None:
     shares = importance(comparable(table), fields(table)).to_pylist()
     assert {row["field"] for row in shares[:4]} == {"model.depth", "training.lr"}
@@ -229,6 +230,7 @@ def test_coordinates_put_what_is_off_lowest() -> None:
     assert ticks == [(0, "off"), (0.15, "1"), (1, "100")]
 
 
+@pytest.mark.slow
 def test_the_figures_show_the_numbers(table: pa.Table) -> None:
     found = fields(table)
     shares = importance(table, found)

@@ -130,6 +130,7 @@ def test_the_examples_are_those_of_the_log(html: str) -> None:
     assert wrong == ["<dog> ✗", "cat ✗", "frog ✗"]
 
 
+@pytest.mark.slow
 def test_examples_of_an_earlier_version_are_shown_without_classes(folder: Path, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(folder, older)
@@ -144,6 +145,7 @@ def test_examples_of_an_earlier_version_are_shown_without_classes(folder: Path, 
     assert Image.open(io.BytesIO(content)).size == (32, 24)
 
 
+@pytest.mark.slow
 def test_a_front_that_is_masked_throughout_has_its_examples_too(folder: Path, make_row, tmp_path: Path) -> None:
     masked = tmp_path / "masked"
     shutil.copytree(folder, masked)
@@ -260,6 +262,7 @@ def test_a_run_that_is_still_going_has_a_page(make_run, make_row) -> None:
     assert "2 of 2 measured points are on the front" in shown
 
 
+@pytest.mark.slow
 def test_a_half_written_run_has_a_page_of_what_is_whole(make_run, make_row) -> None:
     folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, 1.0)], info=None)
     torn = folder / "results" / "0001.parquet"
@@ -309,6 +312,7 @@ def test_a_file_whose_numbers_are_words_is_left_out(make_run, make_row) -> None:
     assert "2 of 2 measured points are on the front" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [0.0, -0.1])
 def test_a_latency_that_no_clock_shows_is_left_out(make_run, make_row, time: float) -> None:
     folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, time), make_row("baseline", 4, 0.1, time)])
@@ -330,6 +334,7 @@ def test_a_run_without_an_event_log_says_so(make_run, make_row) -> None:
     assert "has no event log, so it is not known whether it has ended" in shown
 
 
+@pytest.mark.slow
 def test_latencies_of_another_device_make_no_front_here_either(make_run, make_row) -> None:
     foreign = make_row("0001", 4, 0.9, 0.1, device="another processor")
     folder = make_run([*rows_of(make_row), make_row("baseline", 4, 0.1, 1.0, role="baseline"), foreign])
@@ -350,6 +355,7 @@ def test_a_damaged_file_with_a_whole_footer_is_left_out(make_run, make_row) -> N
     assert any("0001.parquet" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_schema_has_a_page(make_run, make_row) -> None:
     folder = make_run(rows_of(make_row))
     path = folder / "results" / "0000.parquet"

@@ -96,11 +96,13 @@ def test_cw_counts_at_its_budget_and_reports_its_norms(trained: Network, digits:
     assert 0.05 < rows[0]["cw_norm"] < 5  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_the_report_s_cw_changes_almost_nothing(trained: Network, digits: Dataset) -> None:
     row = measure(trained, digits, adversaries=[one for one in PROTOCOLS["report"].adversaries if one.method == "cw"])
     assert row["cw"] >= row["natural"] - 0.03  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_broken_images_are_dropped_for_the_same_worst_case_and_less_work(trained: Network, digits: Dataset) -> None:
     """Attacks without randomness, so that both ways attack each image alike."""
     adversaries = (

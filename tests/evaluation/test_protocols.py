@@ -119,6 +119,7 @@ def test_the_search_of_cw_gives_the_norms_of_all_images_that_were_right(digits: 
     assert found["cw_norm"] == pytest.approx(float(norms.median()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_example_is_scored_on_draws_that_did_not_find_it(digits: Dataset) -> None:
     """In a ball of nearly no radius no attack can do anything, so its score is the natural one but for fresh draws.
 
