@@ -242,6 +242,7 @@ def test_recorded_trials_answer_for_themselves_and_their_neighbours(folder: RunF
     assert recorded.misses == 1
 
 
+@pytest.mark.slow
 def test_a_record_that_ends_early_fails_where_it_ends(folder: RunFolder) -> None:
     ledger, _ = run(folder, SETTINGS)
     recorded = Recorded(results.read(folder.results).to_pylist(), rungs(EPOCHS, 2))
@@ -249,6 +250,7 @@ def test_a_record_that_ends_early_fails_where_it_ends(folder: RunFolder) -> None
     assert recorded.curve(stopped.recipe).failed == ("stopped", "was not trained any further", 4)
 
 
+@pytest.mark.slow
 def test_a_log_in_memory_holds_what_one_in_a_file_does(folder: RunFolder) -> None:
     on_disk, _ = run(folder, SETTINGS)
     in_memory, _ = run(None, SETTINGS)
