@@ -32,9 +32,14 @@ def asked(*command: str | Path, folder: Path = ROOT, **environment: str) -> tupl
     return done.returncode, done.stderr
 
 
-@functools.cache
 def older_python() -> str:
-    """An interpreter of before 3.11, itself and not what may stand in the path for it."""
+    """An interpreter of before 3.11."""
+    return found_older_python() or pytest.skip("there is no Python of before 3.11 here")
+
+
+@functools.cache
+def found_older_python() -> str | None:
+    """The same, itself and not what may stand in the path for it; None where there is none."""
     for minor in (10, 9, 8):
         python = shutil.which(f"python3.{minor}")
         if python:
@@ -42,7 +47,7 @@ def older_python() -> str:
             found = subprocess.run(itself, capture_output=True, text=True)
             if not found.returncode:
                 return found.stdout.strip()
-    pytest.skip("there is no Python of before 3.11 here")
+    return None
 
 
 def with_an_older_python(_: Path) -> tuple[int, str]:
