@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from robustsearch.membership import SEED_SPREAD, SEED_WEIGHT, Point, pool, probabilities, standard_error
-from robustsearch.pareto import SAME_LATENCY, SPAN, normalised_hypervolume
+from robustsearch.membership import SEED_SPREAD, SEED_WEIGHT, Point, fronts, pool, probabilities, standard_error
+from robustsearch.pareto import SAME_LATENCY, SPAN, is_front, normalised_hypervolume
 from robustsearch.recipe import Model, Recipe
 
 
@@ -107,6 +107,15 @@ def test_points_left_out_for_speed_are_those_that_direct_simulation_never_sees()
         seen += (better.sum(1) == 1) & (robust >= 0.5 * robust.max())
     assert np.abs(found - seen / 2000).max() < 0.06
     assert (found == 0).sum() > 5
+
+
+@pytest.mark.parametrize("points", [1, 2, 7, 30])
+def test_fronts_of_many_draws_are_those_of_each(points: int) -> None:
+    """On few values, so that many are equal."""
+    accuracy, time = np.random.default_rng(points).integers(0, 6, (2, 60, points)).astype(float)
+    found = fronts(accuracy, time)
+    for row, robust, seconds in zip(found, accuracy, time, strict=True):
+        assert row.tolist() == is_front(np.column_stack([-robust, seconds])).tolist()
 
 
 def test_points_of_one_structure_are_equally_fast_so_that_only_accuracy_decides() -> None:

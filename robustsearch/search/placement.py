@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .machine import check_machine
 from .nodes import Node, living_nodes, room
 from .settings import Settings
 
@@ -35,8 +34,6 @@ LOCAL_ENVIRONMENT = {
 SETTINGS = b"\4"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
 """What a client of HTTP/2 says first, and an empty frame of settings (RFC 9113, 3.4 and 6.5)."""
-TEMPORARY = 50e6
-"""Bytes that must be free for Ray's own files."""
 STARTS = 3
 """How often a local Ray is started: it gives itself 30 s, which a busy machine may not keep."""
 
@@ -77,7 +74,7 @@ def _start() -> None:
     """
     import ray
 
-    check_temporary()
+    check_machine()
     for left in range(STARTS)[::-1]:
         try:
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -87,28 +84,6 @@ def _start() -> None:
             if not left or "timed out during startup" not in str(error):
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise UserError(f"a search must be able to start Ray on this machine, but: {reason}") from error
-
-
-def check_temporary() -> None:
-    """Whether Ray can have its files on this machine, logs and sockets among them.
-
-    Raises:
-        UserError: their folder cannot be written, or has no room.
-    """
-    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
-    other = "name another folder by TMPDIR"
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise UserError(
-            f"the folder for temporary files must be writable, but {folder} is not ({error.strerror}): {other}"
-        ) from error
-    if free < TEMPORARY:
-        raise UserError(
-            f"a search needs at least {TEMPORARY / 1e6:g} MB for temporary files, but {folder} has {free / 1e6:.1f} MB "
-            f"left: make room or {other}"
-        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pydantic
 import pytest
@@ -112,6 +113,33 @@ def data_that_cannot_be_written(folder: Path) -> tuple[int, str]:
         return run("--dataset", "cifar10", "--data-dir", storage)
 
 
+def temporary_files_without_room(folder: Path) -> tuple[int, str]:
+    with disk(folder, "size=1m") as place, patch.dict(os.environ, TMPDIR=str(place)):
+        return run("--storage", folder / "runs")
+
+
+def temporary_files_that_cannot_be_written(folder: Path) -> tuple[int, str]:
+    with disk(folder, "ro") as place, patch.dict(os.environ, TMPDIR=str(place)):
+        return run("--storage", folder / "runs")
+
+
+def less_memory_than_a_search_takes(folder: Path) -> tuple[int, str]:
+    """In a control group of its own, of either version."""
+    root = Path("/sys/fs/cgroup")
+    old = root / "memory"
+    group = (old if old.is_dir() else root) / f"robustsearch-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")).write_text(str(900 * 2**20))
+    except OSError as error:
+        pytest.skip(f"memory cannot be limited here: {error}")
+    try:
+        command = f"echo $$ > {group}/cgroup.procs && exec {sys.executable} -m robustsearch.run --space lwta"
+        return asked("bash", "-c", command, folder=folder)
+    finally:
+        group.rmdir()
+
+
 def another_server_at_the_address(folder: Path) -> tuple[int, str]:
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     thread = threading.Thread(target=server.serve_forever)
@@ -136,12 +164,18 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], int]] = {
     "no space left": (storage_that_is_full, 2),
     "a disk that is read-only": (storage_that_is_read_only, 2),
     "a dataset on a disk that is read-only": (data_that_cannot_be_written, 2),
+    "no room for temporary files": (temporary_files_without_room, 2),
+    "temporary files on a disk that is read-only": (temporary_files_that_cannot_be_written, 2),
+    "too little memory": (less_memory_than_a_search_takes, 2),
     "a port with another server": (another_server_at_the_address, 2),
 }
 """Each row that is made here, and its exit code."""
 
 
-@pytest.mark.parametrize("label", FAULTS)
+SLOW = {"too little memory"}
+
+
+@pytest.mark.parametrize("label", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in FAULTS])
 def test_a_fault_has_the_answer_of_the_page(
     label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
