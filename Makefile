@@ -26,7 +26,7 @@ test: lint types  ## linter, types, all tests but the long ones and those of clu
 test-fast: $(READY)  ## the tests that are not slow
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not long and not cluster'
 
-test-long: $(READY)  ## four tests of more than a minute each
+test-long: $(READY)  ## tests of more than a minute each
 	$(BIN)/python -m pytest -n 2 -m 'long and not cluster'
 
 test-onprem: $(READY)  ## cluster/onprem.yaml on machines of namespaces: a search, one of them lost; needs root

@@ -19,7 +19,7 @@ from robustsearch.results import RECIPE_COLUMNS
 
 from . import style
 from .front_figure import draw
-from .front_text import Row, count, interval, masking, milliseconds, percent, probability
+from .front_text import Row, count, interval, is_drawn, masking, milliseconds, percent, probability
 from .report_figure import image
 
 SIZES = {"wide": (9.5, 4.9), "narrow": (4.4, 3.7)}
@@ -77,11 +77,6 @@ def explorable(points: pa.Table, colours: style.Colours | None) -> Explorable:
     return Explorable(_HTML.format(pictures="".join(pictures)), data)
 
 
-def is_drawn(row: Row) -> bool:
-    """Whether a row of a `front_table` is in the figure: all of the search, and the baseline's last."""
-    return bool(row["role"] == "search" or row["final"])
-
-
 def positions(figure: Figure, rows: Sequence[Row]) -> list[list[float]]:
     """Where a figure of the front, laid out, has each row: its share of the width, and of the height from above."""
     places = np.array([(row["latency_p50"], 100 * row["robust"]) for row in rows]).reshape(-1, 2)
@@ -120,9 +115,11 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+_RATIOS = {name: f"{width} / {height}" for name, (width, height) in SIZES.items()}
+
 STYLE = """
 #plot {
-  aspect-ratio: 9.5 / 4.9; width: 100%; max-width: max(46rem, 72vh * 9.5 / 4.9); overflow: auto; cursor: crosshair;
+  aspect-ratio: WIDE; width: 100%; max-width: max(46rem, 72vh * WIDE); overflow: auto; cursor: crosshair;
 }
 .picture { position: relative; width: calc(100% * var(--zoom, 1)); }
 .picture img { width: 100%; max-width: none; display: block; }
@@ -138,7 +135,7 @@ STYLE = """
 }
 #hover strong { display: block; }
 @media (max-width: 800px) {
-  #plot { aspect-ratio: 4.4 / 3.7; max-width: 40rem; }
+  #plot { aspect-ratio: NARROW; max-width: 40rem; }
   #narrow { display: block; }
   #wide { display: none; }
 }
@@ -148,7 +145,7 @@ STYLE = """
   #narrow, #ring, #hover { display: none; }
   #wide { display: block; }
 }
-"""
+""".replace("WIDE", _RATIOS["wide"]).replace("NARROW", _RATIOS["narrow"])
 
 SCRIPT = r"""
 function explore(plot, { points, places, settings }) {

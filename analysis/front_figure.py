@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 
 from . import style
 from .front import staircase
-from .front_text import KINDS, Row, has_bars, kind, point_label
+from .front_text import KINDS, Row, has_bars, is_drawn, kind, point_label
 from .paper import draw_caption, tick_log
 
 
@@ -89,7 +89,7 @@ def _draw_points(axes: Axes, rows: Sequence[Row], shades: Sequence[str], *, colo
     for row, shade in zip(rows, shades, strict=True):
         if has_bars(row):
             _draw_bars(axes, row)
-        if row["role"] == "search" or row["final"]:
+        if is_drawn(row):
             look = _marker(row, shade, coloured=coloured) if row["role"] == "search" else _BASELINE
             series.setdefault(tuple(look.items()), []).append(row)
     for items, alike in series.items():

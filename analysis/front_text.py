@@ -89,6 +89,11 @@ def kind(row: Row) -> str:
     return KINDS[1] if row["final"] else KINDS[2]
 
 
+def is_drawn(row: Row) -> bool:
+    """Whether a row of a `front_table` is in the figure: all of the search, and the baseline's last."""
+    return bool(row["role"] == "search" or row["final"])
+
+
 def has_bars(row: Row) -> bool:
     """Whether a point is drawn with its intervals: on the front and at the baseline only."""
     return bool(row["on_front"] or (row["role"] != "search" and row["final"]))

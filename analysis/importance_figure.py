@@ -124,7 +124,7 @@ def draw_parallel(fields: Sequence[Field], values: dict[str, Values], front: NDA
         axes_of.append((name, *coordinate(measured)))
     heights = np.array([height for _, height, _ in axes_of])
     shade = colormaps[style.SEQUENTIAL]
-    best = values["robust"][front]
+    best = np.unique(values["robust"][front])
     with matplotlib.rc_context(style.RC):
         figure = _figure(4.2, caption)
         axes = figure.add_subplot()
@@ -135,7 +135,7 @@ def draw_parallel(fields: Sequence[Field], values: dict[str, Values], front: NDA
         for trial in np.flatnonzero(~front):
             axes.plot(x, heights[:, trial], color=style.MUTED, linewidth=0.5, alpha=0.35, zorder=1)
         for trial in np.flatnonzero(front):
-            rank = (best < values["robust"][trial]).sum() / max(1, len(best) - 1)
+            rank = np.searchsorted(best, values["robust"][trial]) / max(1, len(best) - 1)
             axes.plot(x, heights[:, trial], color=shade(rank), linewidth=1.6, zorder=2)
         for place, (_, _, ticks) in zip(x, axes_of, strict=True):
             axes.axvline(place, color=style.INK, linewidth=0.8, zorder=3)

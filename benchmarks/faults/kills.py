@@ -20,10 +20,11 @@ PROGRAMS = {"raylet": "raylet/raylet", "head": "gcs_server"}
 """What the command lines of Ray's own processes have in them."""
 SHARES = {"worker": 0.8, "driver": 0.14, "raylet": 0.03, "head": 0.03}
 """Who is killed, how often."""
-AT_ONCE = 0.7
+AT_ONCE = 0.9
 """How often all workers there are die together, where one is to die."""
-IMPATIENT = 0.3
-"""How often the next kill does not wait until the search has recovered."""
+IMPATIENT = 0.5
+"""How often the next kill does not wait until the search has recovered, though at most twice in a row: the fourth death
+in one epoch is taken for the trial's own fault."""
 LINGERING = 120.0
 """How long a driver may go on without the Ray that it started, s."""
 
@@ -107,7 +108,8 @@ class Campaign:
             search.start()
             search.wait("the next driver", lambda: search.count("start") > starts)
             alive = time.time()  # what the last one's workers saved with their last breath does not count
-        if self._chance.random() >= IMPATIENT:
+        waited = [each.recovered is not None for each in self.strikes[-2:]]
+        if waited == [False, False] or self._chance.random() >= IMPATIENT:
             search.wait("an epoch of each", lambda: all(search.has_gone_on(trial, alive) for trial in running))
             again = [trial for trial in running if search.began(trial) > moment]
             lost = {trial: round(moment - since[trial], 3) for trial in again if since[trial]}

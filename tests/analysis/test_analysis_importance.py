@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from scipy.stats import binom, kruskal
 
 from robustsearch.analysis.fields import Field, field, fields
@@ -251,6 +253,16 @@ def test_the_figures_show_the_numbers(table: pa.Table) -> None:
     axes = draw_parallel(found, values, front, "A caption.").axes[0]
     assert sum(line.get_linewidth() == 1.6 for line in axes.get_lines()) == 3
     assert len(axes.get_lines()) == len(table) + len(found) + 2
+
+
+def test_the_most_robust_are_yellow_and_the_fastest_purple_where_two_are_level_too() -> None:
+    field = Field("x", (1.0, 2.0, 3.0, 4.0, 5.0), None)
+    values = {"robust": np.array([0.2, 0.3, 0.5, 0.5, 0.1]), "latency_p50": np.array([1.0, 2.0, 3.0, 3.0, 9.0])}
+    front = np.array([True, True, True, True, False])
+    lines = draw_parallel([field], values, front, "").axes[0].get_lines()
+    shades = [to_hex(line.get_color()) for line in lines if line.get_linewidth() == 1.6]
+    expected = [to_hex(colormaps["viridis"](share)) for share in (0.0, 0.5, 1.0, 1.0)]
+    assert shades == expected
 
 
 @pytest.mark.parametrize(("values", "log"), [((1.0, 2.0, 5.0), False), ((0.01, 0.1, 1.0), True)])
