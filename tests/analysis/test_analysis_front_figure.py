@@ -139,6 +139,7 @@ def test_a_baseline_alone_can_be_drawn(make_run, make_row, tmp_path: Path) -> No
     assert [points for marker, points in series(figure) if marker == "D"] == [[pytest.approx((2.0, 10.0))]]
 
 
+@pytest.mark.slow
 def test_the_three_files(figure: Figure, tmp_path: Path) -> None:
     title, caption = "Pareto front of <by hand>", "n = 400 & more"
     png, svg, pdf = save(figure, tmp_path, "pareto", title, caption)

@@ -294,6 +294,7 @@ def test_the_command_prints_a_table_and_writes_nine_files(make_run, make_row, tm
 _ENDS = ("png", "svg", "pdf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "arguments", "rule"),
     [
@@ -313,6 +314,7 @@ def test_too_few_trials_are_answered_with_one_line(
     assert not (folder / "figures").exists()
 
 
+@pytest.mark.slow
 def test_trials_of_one_recipe_are_answered_with_one_line(make_run, make_row, capsys) -> None:
     folder = make_run([make_row(f"{index:04d}", 1, 0.5, 1.0) for index in range(FEWEST)])
     assert main([str(folder)]) == 2

@@ -181,6 +181,7 @@ def test_what_a_run_cost_by_hand(make_run, make_row) -> None:
     assert states(run.table) == {"completed": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_last_attained_is_what_the_search_said(make_run, make_row, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -288,6 +289,7 @@ def rewritten(folder: Path, trial: str, **columns: Any) -> None:
     pq.write_table(table, path)
 
 
+@pytest.mark.slow
 def test_repeats_of_a_version_without_p95_have_a_page(make_run, make_row) -> None:
     repeats = [make_row(f"0000-s{seed}", 4, 0.6, 1.1, role="repeat") for seed in (1, 2)]
     folder = make_run([*rows_of(make_row), *repeats])
@@ -298,12 +300,14 @@ def test_repeats_of_a_version_without_p95_have_a_page(make_run, make_row) -> Non
     assert "2 of 2 measured points are on the front" in shown
 
 
+@pytest.mark.slow
 def test_recipes_of_another_version_have_a_page(make_run, make_row) -> None:
     folder = make_run(rows_of(make_row))
     rewritten(folder, "0000", recipe='{"model": {"kind": "transformer"}, "heads": 8}')
     assert "2 of 2 measured points are on the front" in texts(page(*open_anyway(folder)))
 
 
+@pytest.mark.slow
 def test_a_file_whose_numbers_are_words_is_left_out(make_run, make_row) -> None:
     folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, 1.0)])
     rewritten(folder, "0001", robust="high")
@@ -321,6 +325,7 @@ def test_a_latency_that_no_clock_shows_is_left_out(make_run, make_row, time: flo
     assert "2 of 2 measured points are on the front" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checks", ["{", '{"name": "square"}', '[1, "a", null]'])
 def test_checks_that_are_none_are_left_out(make_run, make_row, checks: str) -> None:
     folder = make_run(rows_of(make_row))
@@ -329,6 +334,7 @@ def test_checks_that_are_none_are_left_out(make_run, make_row, checks: str) -> N
     assert "No network of this run has met the masking checks yet" in texts(page(*open_anyway(folder)))
 
 
+@pytest.mark.slow
 def test_a_run_without_an_event_log_says_so(make_run, make_row) -> None:
     shown = texts(page(*open_anyway(make_run(rows_of(make_row)))))
     assert "has no event log, so it is not known whether it has ended" in shown
@@ -393,6 +399,7 @@ def test_what_is_no_run_has_none(tmp_path: Path, capsys, make) -> None:
     assert not (folder / "figures").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys) -> None:
     taken = tmp_path / "file"
     taken.write_text("")

@@ -46,7 +46,7 @@ def test_the_images_of_these_tests_lie_on_both_sides() -> None:
     assert torch.equal(linear(IMAGES).argmax(1), LABELS)
 
 
-@pytest.mark.parametrize("kappa", [0.0, 0.1])
+@pytest.mark.parametrize("kappa", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_on_a_linear_model_the_nearest_success_is_at_the_hyperplane(kappa: float) -> None:
     adversarial = cw_search(linear, IMAGES, LABELS, kappa=kappa, searches=6, steps=150)
     assert (margin(linear(adversarial), LABELS) > kappa).all()

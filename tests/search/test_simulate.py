@@ -133,6 +133,7 @@ def test_a_driver_that_died_before_it_could_log_an_ask_is_replayed(folder: RunFo
     assert replay(events, searcher, scheduler, ledger).equal
 
 
+@pytest.mark.slow
 def test_tune_may_tell_a_searcher_late(folder: RunFolder) -> None:
     """Tune calls `on_trial_complete` after a while, and asks for other trials meanwhile: the log still replays."""
     settings = Settings("mix", trials=12, epochs=EPOCHS, sampler="tpe", repeats=0)
@@ -195,6 +196,7 @@ def test_a_settled_front_is_not_repeated() -> None:
     assert not any(entry.role == "repeat" for entry in ledger.entries.values())
 
 
+@pytest.mark.slow
 def test_a_limit_on_latency_stops_slow_trials_and_constrains_the_sampler(folder: RunFolder) -> None:
     settings = Settings("mix", trials=12, epochs=EPOCHS, sampler="tpe", repeats=0, max_latency=3.0)
     ledger, _ = run(folder, settings)
