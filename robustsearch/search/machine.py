@@ -28,6 +28,11 @@ def check_machine() -> None:
     _check_memory("a search needs", RAY + TRIAL, "end")
 
 
+def trials_in_memory() -> int:
+    """How many of the smallest trials fit into what is left, at least 1."""
+    return max(1, int(min(free_memory() // TRIAL, 2**31)))
+
+
 def check_memory(trials: int) -> None:
     """Whether so many trials can run here at a time, beside a Ray that runs.
 

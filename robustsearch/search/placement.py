@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .machine import check_machine
+from .machine import check_machine, trials_in_memory
 from .nodes import Node, living_nodes, room
 from .settings import Settings
 
@@ -175,7 +175,7 @@ def _own(cpus: float, gpus: float) -> Node:
 
 
 def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
-    """Trials on these nodes; `joined` if they are a cluster.
+    """Trials on these nodes; `joined` if they are a cluster, else as many at a time as this machine's memory holds, too.
 
     Raises:
         UserError: not even one trial fits.
@@ -188,7 +188,7 @@ def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
         gpus = 0.25 if any(node.gpus for node in nodes) else 0.0
     device, *others = _check_fit(nodes, cpus, gpus)
     fit = room(nodes, cpus, gpus)
-    wanted = settings.concurrency or fit[device]
+    wanted = settings.concurrency or (fit[device] if joined else min(fit[device], trials_in_memory()))
     return Place(
         cpus=cpus,
         gpus=gpus,
