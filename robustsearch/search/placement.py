@@ -175,7 +175,7 @@ def _own(cpus: float, gpus: float) -> Node:
 
 
 def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
-    """Trials on these nodes; `joined` if they are a cluster, else as many at a time as this machine's memory holds, too.
+    """Trials on these nodes; `joined` if they are a cluster, else no more at a time than fit into this memory, too.
 
     Raises:
         UserError: not even one trial fits.
