@@ -13,6 +13,7 @@ from .paper import draw_caption
 from .portraits import NORMS, Portrait
 
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
+"""Eight, against seven colours: fifty-six lines that look different."""
 
 
 def distances(portraits: Sequence[Portrait]) -> tuple[Figure, str]:
@@ -69,7 +70,7 @@ def accuracy(portraits: Sequence[Portrait]) -> tuple[Figure, str]:
                         axis.plot(
                             portrait.arrays[f"radii_{norm}"],
                             100 * values,
-                            color=style.OKABE_ITO[(4, 0, 1, 2, 6, 5, 7, 3)[place % 8]],
+                            color=style.LINES[place % len(style.LINES)],
                             marker=MARKERS[place % len(MARKERS)],
                             markersize=3.5,
                             linewidth=1,

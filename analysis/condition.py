@@ -18,7 +18,7 @@ from robustsearch.devices import comparable
 from robustsearch.errors import RunError
 from robustsearch.runfolder import RunFolder
 
-from .load import Run
+from .load import TIMED, Run, untimely
 
 ESSENTIAL = {"trial", "epoch", "role", "state", "robust", "latency_p50"}
 """Columns without which a file is none of ours."""
@@ -77,6 +77,9 @@ def _table(folder: Path, notes: list[str], what: str) -> pa.Table:
             f"Written by another version of robustsearch: up to {max(missing.values())} files of {what}/ lack columns, "
             f"which are shown as missing values: {_some(names_)}."
         )
+    table, untimed = untimely(table)
+    if untimed:
+        notes.append(f"Left out of {what}/, as {TIMED}: {_some(untimed)}.")
     return table
 
 

@@ -19,16 +19,18 @@ from matplotlib.transforms import Bbox
 
 from . import style
 from .front import staircase
-from .front_text import KINDS, Row, has_bars, kind, point_label
+from .front_text import KINDS, Row, has_bars, is_drawn, kind, point_label
 from .paper import draw_caption, tick_log
 
 
-def draw(points: pa.Table, caption: str, colours: style.Colours | None) -> Figure:
-    """Robust accuracy in % against latency in ms, of a `front_table`."""
+def draw(
+    points: pa.Table, caption: str, colours: style.Colours | None, size: tuple[float, float] = style.SIZE
+) -> Figure:
+    """Robust accuracy in % against latency in ms, of a `front_table`; `size` in inches."""
     rows: list[Row] = points.to_pylist()
     shades = colours.points if colours else [style.FRONT if row["on_front"] else style.MUTED for row in rows]
     with matplotlib.rc_context(style.RC):
-        figure = Figure(figsize=style.SIZE)
+        figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
         draw_caption(figure, caption)
         axes = figure.add_subplot()
@@ -87,7 +89,7 @@ def _draw_points(axes: Axes, rows: Sequence[Row], shades: Sequence[str], *, colo
     for row, shade in zip(rows, shades, strict=True):
         if has_bars(row):
             _draw_bars(axes, row)
-        if row["role"] == "search" or row["final"]:
+        if is_drawn(row):
             look = _marker(row, shade, coloured=coloured) if row["role"] == "search" else _BASELINE
             series.setdefault(tuple(look.items()), []).append(row)
     for items, alike in series.items():
@@ -116,8 +118,10 @@ def _marker(row: Row, shade: str, *, coloured: bool) -> dict[str, Any]:
     if row["masked"]:
         cross = {"marker": "x", "color": shade, "mew": 2 if row["on_front"] else 1.2}
         return look | cross | {"zorder": look["zorder"] + 0.5, "path_effects": _HALO}
-    rim = style.INK if coloured and row["on_front"] else "white"
-    return look | {"color": shade, "markeredgecolor": rim, "mew": 0.7}
+    if not coloured:
+        return look | {"color": shade, "markeredgecolor": "white", "mew": 0.7}
+    rim = {"markeredgecolor": style.INK, "mew": 0.7} if row["on_front"] else {"markeredgecolor": style.BARS, "mew": 0.3}
+    return look | {"color": shade} | rim  # the bright end of the scale is hard to see on white without
 
 
 _HALO = (withStroke(linewidth=4, foreground="white"),)
@@ -149,7 +153,8 @@ def _draw_legend(figure: Figure, rows: Sequence[Row], *, coloured: bool) -> None
         shown[KINDS[0]] |= {"color": "white"}
     order = [name for name in KINDS if name in shown] + [name for name in shown if name not in KINDS]
     handles = [Line2D([], [], label=name, **shown[name]) for name in order]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), columnspacing=1, handletextpad=0.2)
+    columns = len(handles) if figure.get_figwidth() >= style.SIZE[0] else 2
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, columnspacing=1, handletextpad=0.2)
 
 
 def _draw_key(figure: Figure, axes: Axes, colours: style.Colours) -> None:

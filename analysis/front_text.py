@@ -17,7 +17,17 @@ Row = dict[str, Any]
 
 
 def caption(run: Run, points: pa.Table, third: str | None = None) -> str:
-    """What is shown, and under which terms: data, attack, trials, front, hypervolume, machine, seed."""
+    """What stands below a figure of the front: its `terms`, and what is drawn."""
+    sentences = [
+        f"Colour: {third}" if third else "",
+        "Bars: 95% interval of robust accuracy; latency from p50 to p95",
+        "In brackets: probability of being on the front" if front_rows(points) else "",
+    ]
+    return " ".join([terms(run, points, third), *(f"{sentence}." for sentence in sentences if sentence)])
+
+
+def terms(run: Run, points: pa.Table, third: str | None = None) -> str:
+    """Under which terms a front is one: data, attack, trials, front, hypervolume, machine, seed."""
     unit, end = "accuracy × ms", f"{reference_latency(points):.4g} ms"
     if third:
         way = "less" if THIRD[third] == "min" else "more"
@@ -40,7 +50,7 @@ def caption(run: Run, points: pa.Table, third: str | None = None) -> str:
     sentences = [
         ", ".join(str(part) for part in data if part),
         _counts(run.table, points),
-        f"Third objective: {way} {third}, shown as colour" if third else "",
+        f"Third objective: {way} {third}" if third else "",
         f"Hypervolume {front_hypervolume(points, third):.4g} ({unit}), reference point robust accuracy 0 and "
         f"{end}, {SLACK:g} × the slowest point",
         f"Points below {FLOOR:g} × the best robust accuracy are no candidates",
@@ -48,8 +58,6 @@ def caption(run: Run, points: pa.Table, third: str | None = None) -> str:
         _elsewhere(run.table, points),
         "" if seed is None else f"Search seed {seed}",
         _repeats(points),
-        "Bars: 95% interval of robust accuracy; latency from p50 to p95",
-        "In brackets: probability of being on the front",
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
@@ -79,6 +87,11 @@ def kind(row: Row) -> str:
     if row["on_front"]:
         return KINDS[0]
     return KINDS[1] if row["final"] else KINDS[2]
+
+
+def is_drawn(row: Row) -> bool:
+    """Whether a row of a `front_table` is in the figure: all of the search, and the baseline's last."""
+    return bool(row["role"] == "search" or row["final"])
 
 
 def has_bars(row: Row) -> bool:

@@ -42,7 +42,8 @@ def draw_shares(shares: pa.Table, fields: Sequence[Field], caption: str) -> Figu
                 axes.plot(100 * row["explained"], place, "o", color=colour, markersize=4.5)
             axes.axvline(noise, color=style.BARS, linewidth=0.9, linestyle="--")
             axes.set_title(f"of {name.partition(' (')[0]}", fontsize=9, loc="left")
-            axes.set_xlim(0, None)
+            right = axes.get_xlim()[1]
+            axes.set_xlim(-0.025 * right, right)  # a dot at 0 is whole
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_xlabel("explained variance (%)")
         panels[0].set_yticks(range(len(fields)), [field.label for field in fields])
@@ -123,7 +124,7 @@ def draw_parallel(fields: Sequence[Field], values: dict[str, Values], front: NDA
         axes_of.append((name, *coordinate(measured)))
     heights = np.array([height for _, height, _ in axes_of])
     shade = colormaps[style.SEQUENTIAL]
-    best = values["robust"][front]
+    best = np.unique(values["robust"][front])
     with matplotlib.rc_context(style.RC):
         figure = _figure(4.2, caption)
         axes = figure.add_subplot()
@@ -134,7 +135,7 @@ def draw_parallel(fields: Sequence[Field], values: dict[str, Values], front: NDA
         for trial in np.flatnonzero(~front):
             axes.plot(x, heights[:, trial], color=style.MUTED, linewidth=0.5, alpha=0.35, zorder=1)
         for trial in np.flatnonzero(front):
-            rank = (best < values["robust"][trial]).sum() / max(1, len(best) - 1)
+            rank = np.searchsorted(best, values["robust"][trial]) / max(1, len(best) - 1)
             axes.plot(x, heights[:, trial], color=shade(rank), linewidth=1.6, zorder=2)
         for place, (_, _, ticks) in zip(x, axes_of, strict=True):
             axes.axvline(place, color=style.INK, linewidth=0.8, zorder=3)

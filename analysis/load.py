@@ -37,14 +37,30 @@ def load(folder: Path) -> Run:
     """Read a run folder, or a run in an object store by its URL.
 
     Raises:
-        RunError: it is no run folder, holds no results yet, or a file in it cannot be read.
+        RunError: it is no run folder, holds no results yet, a file in it cannot be read, or a latency is none.
     """
     run = RunFolder.fetched(folder)
     folder = run.root
     if not folder.is_dir():
         raise RunError(f"`RUN` must be a folder, but {folder} is none")
     info, evaluations = run.info(), results.read(folder / "evaluations")
-    return Run(folder, info, comparable(results.with_verdicts(_results(folder / "results"), evaluations)), evaluations)
+    for rows in (table := _results(folder / "results"), evaluations):
+        if wrong := untimely(rows)[1]:
+            raise RunError(f"{TIMED}, but {folder} has {wrong[0]}")
+    return Run(folder, info, comparable(results.with_verdicts(table, evaluations)), evaluations)
+
+
+TIMED = "a latency must be above 0 ms"
+
+
+def untimely(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The rows without those that have a latency which no clock shows, 0 ms or less; and what these are, in words."""
+    keep, wrong = [], []
+    for row in table.select(["trial", "epoch", "latency_p50", "latency_p95"]).to_pylist():
+        bad = [row[name] for name in ("latency_p50", "latency_p95") if row[name] is not None and not row[name] > 0]
+        keep.append(not bad)
+        wrong += [f"trial {row['trial']}, epoch {row['epoch']}, with {time:g} ms" for time in bad[:1]]
+    return table.filter(pa.array(keep, type=pa.bool_())), wrong
 
 
 def _results(folder: Path) -> pa.Table:

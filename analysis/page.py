@@ -1,7 +1,7 @@
 """What the pages of a run share: one HTML file each, which works offline and tells nobody that it was read.
 
 Its content security policy forbids every request. A click on a point of its plot, or on a button of a table, copies a
-command or the recipe; which of them, the page asks (`COPIES`).
+command or the recipe; which of them, the page asks (`explore`).
 """
 
 from __future__ import annotations
@@ -10,38 +10,15 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping
 from html import escape
-from typing import Any
 
+from . import explore
+from .explore import Explorable
 from .load import Run
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
-COPIES = """\
-<p class="controls"><label for="copies">A click on a point, or on <em>copy</em> in a table, copies</label>
-<select id="copies">
-<option value="evaluate">the command that evaluates the trial again, on the test set</option>
-<option value="ablate">the command that ablates its recipe</option>
-<option value="recipe">its recipe, as JSON</option>
-</select></p>
-"""
 
-PLOT_CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "showSendToCloud": False,  # Plotly 7 shows a button that uploads the data, unless told not to
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-}
-
-PLOT = """\
-<noscript><p>Without JavaScript the plot is a picture; the tables are whole.</p></noscript>
-<div id="plot">{picture}</div>
-"""
-"""Where the plot of a document goes. Until its library has been compiled, which takes longer than all else, and where
-there are no scripts, a picture of it is there.
-"""
-
-
-def document(run: Run, title: str, body: str, *, recipes: Mapping[str, str], plot: Any = None) -> str:
+def document(run: Run, title: str, body: str, *, recipes: Mapping[str, str], plot: Explorable | None) -> str:
     """A whole page.
 
     Args:
@@ -49,28 +26,25 @@ def document(run: Run, title: str, body: str, *, recipes: Mapping[str, str], plo
         title: plain text.
         body: HTML of `<main>` and what follows it; what it shows of a run must be escaped.
         recipes: JSON of the recipe of each trial that can be clicked.
-        plot: a Plotly figure for the place that `PLOT` marks; None where the body has no such place.
+        plot: the front that the body holds; None where it holds none.
     """
-    data = {"folder": shlex.quote(str(run.folder)), "plain": str(run.folder), "recipes": dict(recipes)}
-    scripts = [f'<script type="application/json" id="data">{_inert(json.dumps(data))}</script>']
+    data: dict[str, object] = {
+        "folder": shlex.quote(str(run.folder)),
+        "plain": str(run.folder),
+        "recipes": dict(recipes),
+    }
     if plot is not None:
-        from plotly.offline import get_plotlyjs  # slow to import, and of use here only
-
-        figure = json.loads(plot.to_json()) | {"config": PLOT_CONFIG}
-        scripts += [
-            f'<script type="application/json" id="figure">{_inert(json.dumps(figure))}</script>',
-            f'<script type="text/plain" id="plotly">{get_plotlyjs()}</script>',  # run once the page is there
-        ]
+        data["plot"] = dict(plot.data)
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+            f"<title>{escape(title)}</title>\n<style>{_STYLE}{explore.STYLE}</style>\n</head>\n<body>",
             body,
             '<div id="toast" role="status" aria-live="polite"></div>',
-            *scripts,
-            f"<script>{_SCRIPT}</script>\n</body>\n</html>\n",
+            f'<script type="application/json" id="data">{_inert(json.dumps(data, separators=(",", ":")))}</script>',
+            f"<script>{_SCRIPT}{explore.SCRIPT}</script>\n</body>\n</html>\n",
         ]
     )
 
@@ -149,14 +123,12 @@ a { color: #0060a0; }
 figure { margin: 1rem 0; }
 figcaption { margin-top: .5rem; }
 figcaption, footer { color: #4d4d4d; font-size: .875rem; overflow-wrap: anywhere; max-width: 100ch; }
-section { content-visibility: auto; contain-intrinsic-size: auto 40rem; }
-#plot { height: min(72vh, 600px); }
-#plot > img { width: 100%; height: 100%; object-fit: contain; object-position: left; }
+section { content-visibility: auto; contain-intrinsic-size: auto 40rem; margin-inline: -5px; padding-inline: 5px; }
 .scroll { overflow-x: auto; margin-bottom: 1rem; }
 .tall { max-height: 80vh; overflow-y: auto; }
 .tall thead th { position: sticky; top: 0; background: #fff; }
 img { max-width: 100%; height: auto; }
-.scroll > img { max-width: none; width: max(100%, 36rem); }
+.scroll > img { max-width: none; width: clamp(36rem, 100%, 54rem); }
 img.pixels { width: min(100%, 28rem); image-rendering: pixelated; }
 .examples { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem 2rem; }
 .examples { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
@@ -196,9 +168,8 @@ pre { background: #f5f5f5; padding: .5rem .75rem; overflow-x: auto; font-size: .
 @media (max-width: 480px) { dl { grid-template-columns: 1fr; } dt { font-weight: 600; } }
 @media print {
   body { max-width: none; font-size: 10pt; }
-  nav, .controls, .copy, #toast, .modebar { display: none !important; }
+  nav, .controls, .copy, #toast { display: none !important; }
   figure, pre, tr, img, thead { break-inside: avoid; }
-  #plot { height: 440px; }
   h2 { break-after: avoid; }
   .scroll, .tall, pre { overflow: visible; max-height: none; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -304,22 +275,4 @@ window.addEventListener("beforeprint", () => {  // paper cannot be clicked
   for (const one of unfolded) one.open = true;
 });
 window.addEventListener("afterprint", () => { for (const one of unfolded) one.open = false; });
-
-function draw(figure) {
-  const library = document.createElement("script");
-  library.textContent = document.getElementById("plotly").textContent;
-  document.head.append(library);
-  const { data: traces, layout, config } = JSON.parse(figure.textContent);
-  const plot = document.getElementById("plot");
-  plot.replaceChildren();
-  Plotly.newPlot(plot, traces, layout, config).then(() => {
-    plot.on("plotly_click", (event) => copy(...event.points[0].customdata));
-    plot.dataset.drawn = "";
-  });
-  window.addEventListener("beforeprint", () => Plotly.relayout(plot, { width: 640, height: 440 }));
-  window.addEventListener("afterprint", () => Plotly.relayout(plot, { width: null, height: null, autosize: true }));
-}
-
-const figure = document.getElementById("figure");
-if (figure) window.addEventListener("load", () => requestAnimationFrame(() => setTimeout(draw, 0, figure)));
 """

@@ -29,7 +29,7 @@ from . import attainment, style
 from .front import front_rows, front_table
 from .front_figure import draw
 from .front_page import page
-from .front_text import caption, count, interval, masking, milliseconds, percent, probability
+from .front_text import caption, count, interval, masking, milliseconds, percent, probability, terms
 from .load import Run, load
 from .paper import save
 
@@ -84,13 +84,13 @@ def write(
     Raises:
         UserError: the folder cannot be written.
     """
-    terms = caption(run, points, third)
+    below = caption(run, points, third)
     stem = f"pareto-{third}" if third else "pareto"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = save(draw(points, terms, colours), folder, stem, f"Pareto front of {run.name}", terms)
+        paths = save(draw(points, below, colours), folder, stem, f"Pareto front of {run.name}", below)
         html = folder / f"{stem}.html"
-        html.write_text(page(run, points, terms, colours), encoding="utf-8")
+        html.write_text(page(run, points, below, colours), encoding="utf-8")
     except OSError as error:
         raise unwritable(folder, error) from error
     return [*paths, html]
@@ -103,12 +103,12 @@ def write_attainment(runs: Sequence[Run], tables: Sequence[pa.Table], folder: Pa
         UserError: the runs cannot be compared, or the folder cannot be written.
     """
     attainment.check(runs, tables)
-    terms = attainment.caption(runs, tables)
+    below = attainment.caption(runs, tables)
     names = [run.name for run in runs]
-    figure = attainment.draw(dict(zip(names, tables, strict=True)), terms)
+    figure = attainment.draw(dict(zip(names, tables, strict=True)), below)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return save(figure, folder, "attainment", f"Attainment of {', '.join(names)}", terms)
+        return save(figure, folder, "attainment", f"Attainment of {', '.join(names)}", below)
     except OSError as error:
         raise unwritable(folder, error) from error
 
@@ -158,7 +158,7 @@ def show(run: Run, points: pa.Table, console: Console, third: str | None = None)
     console.print(table)
     if not front_rows(points):
         console.print("No point of the search was measured; only the baseline is shown.")
-    console.print(caption(run, points, third), markup=False, highlight=False)
+    console.print(terms(run, points, third), markup=False, highlight=False)
 
 
 def _third(value: float | None) -> str:

@@ -18,8 +18,9 @@ from robustsearch.errors import RunError, UserError
 
 from . import report_sections as sections
 from .condition import open_anyway
+from .explore import explorable
 from .front import front_rows, front_table
-from .front_page import figure, front, recipes
+from .front_page import front, recipes
 from .front_text import caption
 from .load import Run
 from .page import document
@@ -71,7 +72,8 @@ def page(run: Run, notes: Sequence[str]) -> str:
     members = front_rows(points) if points is not None else []
     if points is not None and not members:
         notes.append("There is no front: no point of the search was measured.")
-    parts = [("front", "Front", front(points, caption(run, points), None))] if points is not None else []
+    shown = explorable(points, None) if points is not None else None
+    parts = [("front", "Front", front(points, caption(run, points), shown))] if points is not None and shown else []
     parts += [
         ("space", "Space", sections.space(run, points)),
         ("protocol", "Protocol and hardware", sections.protocol(run)),
@@ -100,7 +102,7 @@ def page(run: Run, notes: Sequence[str]) -> str:
         f'<nav aria-label="Sections"><ul>\n{links}\n</ul></nav>\n{body}\n</main>\n'
         f"<footer><p>Run started {started}.</p></footer>",
         recipes=recipes(points) if points is not None else {},
-        plot=figure(points, None) if points is not None else None,
+        plot=shown,
     )
 
 

@@ -15,8 +15,9 @@ from robustsearch.pareto import OBJECTIVES, SPAN, above_floor, is_front, objecti
 from robustsearch.recipe import Recipe
 
 from . import traces
+from .explore import shared_settings
 from .fields import fields
-from .front_page import HEADS, shared_settings, table_row
+from .front_page import HEADS, table_row
 from .front_text import Row, interval, length, masking, percent
 from .importance import EXPLAINED, PARALLEL, SHOWN, SLICED, SLICES, terms
 from .importance_figure import draw_parallel, draw_shares, draw_slices

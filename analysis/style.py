@@ -31,6 +31,9 @@ OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "
 LINES = tuple(OKABE_ITO[place] for place in (4, 5, 2, 0, 6, 1, 7))
 """Of lines: without yellow, which is hard to see on white."""
 
+NAMES = (*LINES, OKABE_ITO[3])
+"""Of points with a name: yellow last."""
+
 SEQUENTIAL = "viridis"
 """Perceptually uniform, readable without colour vision."""
 
@@ -74,7 +77,7 @@ class Colours:
 
 
 def colours(points: pa.Table, field: str) -> Colours:
-    """Colours of the points by a field of the recipe, or one of `THIRD`: a scale for numbers, `OKABE_ITO` for names.
+    """Colours of the points by a field of the recipe, or one of `THIRD`: a scale for numbers, `NAMES` for names.
 
     Raises:
         UserError: `field` is none of these, or has no value in any point.
@@ -93,5 +96,5 @@ def colours(points: pa.Table, field: str) -> Colours:
         norm = (LogNorm if spread_out else Normalize)(known[0], known[-1])
         scale = colormaps[SEQUENTIAL]
         return Colours(field, [MUTED if value is None else to_hex(scale(norm(value))) for value in values], off, norm)
-    names = {str(value): colour for value, colour in zip(known, OKABE_ITO, strict=False)} | off
+    names = {str(value): colour for value, colour in zip(known, NAMES, strict=False)} | off
     return Colours(field, [names["off" if value is None else str(value)] for value in values], names, None)

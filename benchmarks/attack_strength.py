@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from robustsearch import data
 from robustsearch.attacks.apgd import apgd, apgd_targeted
+from robustsearch.attacks.gradient import crafting
 from robustsearch.attacks.named import pgd
 from robustsearch.attacks.objectives import Objective, cross_entropy, dlr
 from robustsearch.attacks.square import square
@@ -44,18 +45,20 @@ LOGGER = logging.getLogger("pyautoattack")  # without one, it warns where a grad
 
 def train(images: Tensor, labels: Tensor, *, adversarial: bool) -> nn.Module:
     """Eight epochs of a small network; on PGD-5 examples if adversarial."""
-    torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10),
-    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10),
+        )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(8):
         for batch in torch.randperm(len(images), generator=generator).split(64):
             inputs = images[batch]
             if adversarial:
-                inputs = pgd(model, inputs, labels[batch], epsilon=0.15, step=0.06, steps=5, generator=generator)
+                with crafting(model):
+                    inputs = pgd(model, inputs, labels[batch], epsilon=0.15, step=0.06, steps=5, generator=generator)
             optimizer.zero_grad()
             F.cross_entropy(model(inputs), labels[batch]).backward()
             optimizer.step()

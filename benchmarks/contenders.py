@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from benchmarks.problems import EPOCHS, EPSILON, GRACE, Problem
+from benchmarks.problems import EPSILON, GRACE, Problem
 from robustsearch.search.halving import rungs
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.scheduler import RungScheduler
@@ -49,10 +49,10 @@ CONTENDERS = (
 )
 
 
-def ray_asha(seed: int) -> Peer:
+def ray_asha(seed: int, epochs: int) -> Peer:
     """Ray Tune's ASHA, on robust accuracy alone."""
     scheduler = AsyncHyperBandScheduler(
-        time_attr="epoch", metric="robust", mode="max", grace_period=GRACE, reduction_factor=ETA, max_t=EPOCHS + 1
+        time_attr="epoch", metric="robust", mode="max", grace_period=GRACE, reduction_factor=ETA, max_t=epochs + 1
     )
     known: dict[str, Any] = {}
 
@@ -69,7 +69,7 @@ def ray_asha(seed: int) -> Peer:
     return goes_on
 
 
-def syne_moasha(seed: int) -> Peer:
+def syne_moasha(seed: int, epochs: int) -> Peer:
     """Syne Tune's multi-objective ASHA, with its default priority."""
     from syne_tune.backend.trial_status import Trial as SyneTrial  # type: ignore[import-not-found]
     from syne_tune.optimizer.scheduler import SchedulerDecision  # type: ignore[import-not-found]
@@ -77,7 +77,7 @@ def syne_moasha(seed: int) -> Peer:
 
     np.random.seed(seed)  # noqa: NPY002  (it draws its brackets from the global generator)
     scheduler = MOASHA(
-        {}, ["loss", "latency"], time_attr="epoch", max_t=EPOCHS, grace_period=GRACE, reduction_factor=ETA
+        {}, ["loss", "latency"], time_attr="epoch", max_t=epochs, grace_period=GRACE, reduction_factor=ETA
     )
     known: dict[str, Any] = {}
 
@@ -119,7 +119,7 @@ def search(
     ledger = Ledger(None)
     stops = contender.rule != "none"
     # A search that stops nobody reports at the same epochs as one that stops.
-    found = rungs(EPOCHS, ETA, GRACE)
+    found = rungs(problem.epochs, ETA, GRACE)
     searcher = OptunaSearcher(
         problem.space,
         ledger,
@@ -134,7 +134,7 @@ def search(
     )
     scheduler: Decider
     if contender.rule in ("ray", "syne"):
-        scheduler = PeerScheduler(ledger, {"ray": ray_asha, "syne": syne_moasha}[contender.rule](seed))
+        scheduler = PeerScheduler(ledger, {"ray": ray_asha, "syne": syne_moasha}[contender.rule](seed, problem.epochs))
     else:
         scheduler = RungScheduler(ledger, eta=ETA if stops else None, changed=lambda entry: None)
     rows = []

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustsearch.data import Dataset
-from robustsearch.models.build import Normalise, build_network
+from robustsearch.models.build import Normalise, network_for
 from robustsearch.models.wrn import relu
 from robustsearch.recipe import Recipe
 
@@ -48,11 +48,9 @@ class Plain(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] to logits `[N, classes]`."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, seed: int) -> None:
-        """The network of the recipe, from the very weights that `build_network` starts with."""
+        """The network of the recipe, from the very weights that `network_for` starts with."""
         super().__init__()
-        network = build_network(
-            recipe, shape=dataset.shape, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=seed
-        )
+        network = network_for(recipe, dataset, seed=seed)
         self.normalise = Normalise(dataset.mean, dataset.std)
         self.body = network.body.to(memory_format=torch.contiguous_format)
         lwta = recipe.lwta

@@ -31,7 +31,7 @@ from robustsearch.attacks.gradient import crafting
 from robustsearch.attacks.named import pgd
 from robustsearch.data import Dataset
 from robustsearch.latency import device_name
-from robustsearch.models.build import Network, Normalise, build_network
+from robustsearch.models.build import Network, Normalise, network_for
 from robustsearch.models.pni import PNIConv2d, PNILayer, PNILinear
 from robustsearch.models.stochastic import Noise
 from robustsearch.recipe import PNI, Attack, Mix, Model, Recipe, Training
@@ -108,9 +108,7 @@ def train(epsilon: float, seed: int, settings: Settings, dataset: Dataset) -> Tr
     if settings.depth is None:
         network = small_network(recipe.pni, dataset, seed)
     else:
-        network = build_network(
-            recipe, shape=dataset.shape, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=seed
-        )
+        network = network_for(recipe, dataset, seed=seed)
     trainer = Trainer(network, recipe, dataset, seed, CPU)
     found, loss = [], 0.0
     for _ in range(settings.epochs):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from robustsearch.seeds import derive
 TABLE = Path(__file__).parent / "recorded" / "digits.parquet"
 EPSILON = grid.EPSILON
 EPOCHS = grid.EPOCHS
+"""Of a training, where a problem does not say otherwise."""
+LONG = 32
+"""Epochs of the long forms of the computed problems, with rungs at 4, 8, 16 and 32."""
 GRACE = halving.GRACE
 """Epochs of the first rung, as in any search."""
 CARRIERS = ("momentum", "clean_weight", "warmup", "sigma", "cutoff")
@@ -47,6 +50,8 @@ class Problem:
     """Latency in ms from which the normalised hypervolume counts."""
     unit: str = "epochs"
     """Of what a trial costs."""
+    epochs: int = EPOCHS
+    """Of a whole training."""
 
 
 def table() -> Problem:
@@ -59,17 +64,17 @@ def table() -> Problem:
     )
 
 
-def zdt1() -> Problem:
+def zdt1(epochs: int = EPOCHS) -> Problem:
     """A convex front; all but one of the variables have to become 0."""
 
     def objectives(x: Sequence[float]) -> tuple[float, float]:
         g = 1 + 9 * float(np.mean(x[1:]))
         return x[0], g * (1 - math.sqrt(x[0] / g))
 
-    return Problem("zdt1", _carried("zdt1"), lambda rungs: _computed(objectives, rungs), 1.0)
+    return _problem("zdt1", objectives, epochs)
 
 
-def dtlz2() -> Problem:
+def dtlz2(epochs: int = EPOCHS) -> Problem:
     """A concave front: a quarter of a circle; all but one of the variables have to become 1/2."""
 
     def objectives(x: Sequence[float]) -> tuple[float, float]:
@@ -77,13 +82,24 @@ def dtlz2() -> Problem:
         angle = x[0] * math.pi / 2
         return (1 + g) * math.sin(angle), (1 + g) * math.cos(angle)
 
-    return Problem("dtlz2", _carried("dtlz2"), lambda rungs: _computed(objectives, rungs), 1.0)
+    return _problem("dtlz2", objectives, epochs)
 
 
-PROBLEMS: dict[str, Callable[[], Problem]] = {"table": cache(table), "zdt1": zdt1, "dtlz2": dtlz2}
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "table": cache(table),
+    "zdt1": zdt1,
+    "dtlz2": dtlz2,
+    "zdt1-long": partial(zdt1, LONG),
+    "dtlz2-long": partial(dtlz2, LONG),
+}
 
 
-def _carried(name: str) -> Space:
+def _problem(name: str, objectives: Callable[[Sequence[float]], tuple[float, float]], epochs: int) -> Problem:
+    name += "-long" * (epochs == LONG)
+    return Problem(name, _carried(name, epochs), lambda rungs: _computed(objectives, rungs), 1.0, epochs=epochs)
+
+
+def _carried(name: str, epochs: int) -> Space:
     """A space of recipes whose five carriers are free."""
 
     def suggest(trial: Any, epsilon: float = EPSILON) -> Recipe:
@@ -93,7 +109,7 @@ def _carried(name: str) -> Space:
             smoothing=Smoothing(sigma=x["sigma"]),
             mix=Mix(clean=0, noise=0, fgsm=0, pgd=1, cw=0),
             attack=Attack(epsilon=epsilon, step=epsilon / 4, warmup=x["warmup"]),
-            training=Training(epochs=EPOCHS, momentum=x["momentum"], clean_weight=x["clean_weight"]),
+            training=Training(epochs=epochs, momentum=x["momentum"], clean_weight=x["clean_weight"]),
         )
 
     return Space(name, f"{name} in five variables", suggest, ())
@@ -118,7 +134,7 @@ def _computed(
         speed = 1 + 3 * generator.random()  # some recipes learn late
         rows = []
         for epoch in rungs:
-            share = -math.expm1(-speed * epoch / EPOCHS) / -math.expm1(-speed)
+            share = -math.expm1(-speed * epoch / rungs[-1]) / -math.expm1(-speed)
             robust = float(np.clip(final * share + NOISE * generator.standard_normal(), 0, 1))
             rows.append({"epoch": epoch, "robust": robust, "latency_p50": latency, "n": 200})
         return Curve(rows, [float(epoch) for epoch in rungs])

@@ -9,7 +9,7 @@ the start of the navigation until
     front drawn     the frame after the one that has the picture of the front
     load event      `loadEventEnd`
     open            the later of the last two: everything can be seen and read
-    interactive     two frames after Plotly says that it has drawn the front in the picture's place
+    interactive     the frame after the one in which the front has answered a key with the numbers of a point
 
 and, of the whole opening, the processor time of the page's main thread. Chromium and its driver must be installed.
 """
@@ -40,12 +40,15 @@ from robustsearch.search_spaces import lwta  # type: ignore[attr-defined]  # the
 RUNGS = (6, 12)
 WATCH = """
 const later = (name) => requestAnimationFrame(() => requestAnimationFrame(() => { window[name] = performance.now(); }));
-let pictured = false;
+let pictured = false, answered = false;
 const look = () => {
-  const plot = document.getElementById("plot"), picture = document.querySelector("#plot > img");
-  if (!pictured && picture && picture.complete) { pictured = true; later("frontDrawn"); }
-  if (!plot || !("drawn" in plot.dataset)) requestAnimationFrame(look);
-  else later("interactive");
+  const picture = [...document.querySelectorAll(".picture > img")].find((one) => one.complete && one.clientWidth);
+  if (!pictured && picture) later("frontDrawn");
+  pictured ||= Boolean(picture);
+  document.getElementById("plot")?.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+  answered = document.getElementById("hover")?.hidden === false;
+  if (answered) later("interactive");
+  if (!pictured || !answered) requestAnimationFrame(look);
 };
 requestAnimationFrame(look);
 """
@@ -54,7 +57,7 @@ const done = arguments[0];
 (function look() {
   const [navigation] = performance.getEntriesByType("navigation");
   const [paint] = performance.getEntriesByName("first-contentful-paint");
-  if (!window.interactive || !navigation.loadEventEnd || !paint) return setTimeout(look, 50);
+  if (!window.interactive || !window.frontDrawn || !navigation.loadEventEnd || !paint) return setTimeout(look, 50);
   done([paint.startTime, window.frontDrawn, navigation.loadEventEnd, window.interactive]);
 })();
 """

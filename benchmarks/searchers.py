@@ -25,7 +25,7 @@ import optuna
 from numpy.typing import NDArray
 
 from benchmarks.contenders import CONTENDERS, ETA, WORKERS, Contender, search
-from benchmarks.problems import EPOCHS, GRACE, PROBLEMS, Problem
+from benchmarks.problems import GRACE, PROBLEMS, Problem
 from robustsearch.pareto import normalised_hypervolume
 from robustsearch.search.halving import rungs
 
@@ -191,10 +191,10 @@ def main() -> None:
         print("syne-tune is not installed: its MOASHA is left out")
         given.without.append("Syne")
     chosen = [one for one in CONTENDERS if not any(word in one.name for word in given.without)]
-    places = ", ".join(map(str, rungs(EPOCHS, ETA, GRACE)))
     runs = {}
     for name in given.problem:
         runs[name] = compute(name, chosen, given)
+        places = ", ".join(map(str, rungs(PROBLEMS[name]().epochs, ETA, GRACE)))
         print(
             f"{name}: {given.trials} trials without stopping, at most {MORE} times as many with it; {given.seeds} "
             f"seeds, {WORKERS} workers, rungs at epochs {places}\n\n{compare(PROBLEMS[name](), runs[name])}\n",

@@ -27,7 +27,7 @@ from torch.autograd.profiler import profile
 from robustsearch import data
 from robustsearch.attacks.gradient import crafting
 from robustsearch.data import Dataset, Split, to_tensor
-from robustsearch.models.build import Network, build_network
+from robustsearch.models.build import Network, network_for
 from robustsearch.models.stochastic import surrogate
 from robustsearch.recipe import LWTA, Attack, Mix, Model, Recipe, Training
 from robustsearch.search.placement import WORKER_ENVIRONMENT
@@ -91,9 +91,7 @@ def recipe(lwta: bool, steps: int, dataset: Dataset, depth: int) -> Recipe:
 
 def network_of(recipe: Recipe, dataset: Dataset) -> Network:
     """A new network."""
-    return build_network(
-        recipe, shape=dataset.shape, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=0
-    ).train()
+    return network_for(recipe, dataset, seed=0).train()
 
 
 def floor(network: Network, batch: Dataset, steps: int) -> None:

@@ -16,9 +16,10 @@ if sys.argv[:1] == ["-m"]:  # a command, maybe of a clone that nobody installed;
         sys.exit(2)
     from importlib.util import find_spec
 
-    if find_spec("pydantic") is None:
-        sys.stderr.write(
-            f"error: robustsearch must be installed in the Python that runs it, but {sys.executable} has no pydantic; "
-            "try: make install, then . .venv/bin/activate\n"
-        )
-        sys.exit(2)
+    for needed in ("pydantic", "robustsearch.search_spaces"):  # the second is there once the clone is installed
+        if find_spec(needed) is None:
+            sys.stderr.write(
+                f"error: robustsearch must be installed in the Python that runs it, but {sys.executable} has no "
+                f"{needed}; try: make install, then . .venv/bin/activate\n"
+            )
+            sys.exit(2)

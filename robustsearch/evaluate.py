@@ -94,12 +94,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     folder = RunFolder.fetched(given.run)
     settings = folder.info().get("settings", {})
     jobs = [(point, recipe) for point in _points(folder, given) for recipe in _variants(point, given)]
-    directory = settings.get("data_dir")
-    dataset = data.load(
-        settings.get("dataset", ""),
-        data_dir=Path(directory) if directory else None,
-        fraction=settings.get("fraction", 1.0),
-    )
+    dataset = data.of_settings(settings)
     start = time.monotonic()
     for count, (point, recipe) in enumerate(jobs, 1):
         network, own = load_network(folder.fetched_network(point["trial"], point["epoch"]), dataset)

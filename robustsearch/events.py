@@ -28,8 +28,8 @@ from .patience import patiently
 from .storage import SEGMENT, Store
 
 Kind = Literal["start", "ask", "report", "stop", "tell", "fail", "end"]
-"""start: a driver began; ask: a trial got its recipe; report: a rung was measured; stop: the scheduler ended a trial;
-tell: the sampler learnt a trial's values; fail: a trial crashed or diverged; end: the driver finished."""
+"""start: a driver began; ask: a trial got its recipe; report: a rung was measured; tell: a trial was trained to its
+last epoch; stop: the scheduler or its own watch ended it; fail: it crashed or diverged; end: the driver finished."""
 
 
 @dataclass(frozen=True)

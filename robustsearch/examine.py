@@ -21,7 +21,7 @@ from .evaluation.masking_attacks import Effort
 from .evaluation.protocols import Protocol
 from .evaluation.robust import evaluate
 from .latency import device_name, measure
-from .models.build import Network, build_network
+from .models.build import Network, network_for
 from .models.deploy import deploy
 from .models.stochastic import surrogate
 from .quiet import Quiet
@@ -46,9 +46,7 @@ def load_network(path: Path, dataset: Dataset, device: torch.device | None = Non
     saved = checkpoint.read(path)
     try:
         recipe = Recipe.from_json(saved["recipe"])
-        network = build_network(
-            recipe, shape=dataset.shape, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=0
-        )
+        network = network_for(recipe, dataset, seed=0)
         network.load_state_dict(saved["state"])
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]

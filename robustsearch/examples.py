@@ -81,12 +81,7 @@ def compute(run: Path, trials: list[str], protocol_name: str, images: int) -> li
     }
     if unknown := [trial for trial in trials if trial not in epochs]:
         raise RunError(f"the trial must be one of {', '.join(sorted(epochs))}, but got {unknown[0]!r}")
-    directory = settings.get("data_dir")
-    dataset = data.load(
-        settings.get("dataset", ""),
-        data_dir=Path(directory) if directory else None,
-        fraction=settings.get("fraction", 1.0),
-    )
+    dataset = data.of_settings(settings)
     paths = []
     for trial in trials:
         network, recipe = load_network(folder.network(trial, epochs[trial]), dataset)

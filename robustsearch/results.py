@@ -70,7 +70,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     **_accuracy("straight", "the same with hard gates straight-through; null where no gate is hard"),
     **_accuracy("apgd_targeted", "accuracy under targeted Auto-PGD and all l_inf attacks before it (`full` only)"),
     **_accuracy("square", "accuracy under Square (black box) and all l_inf attacks before it (`full` only)"),
-    **_accuracy("pgd_l2", "accuracy under PGD, l_2 (in `full`: and all l_2 attacks before it; else `report` only)"),
+    **_accuracy("pgd_l2", "accuracy under PGD, l_2 (in `full`: and all l_2 attacks before it; not in `quick`)"),
     **_accuracy("apgd_l2", "accuracy under Auto-PGD, l_2, and all l_2 attacks before it (`full` only)"),
     **_accuracy("certified", "share of images certified right within `epsilon_l2` (protocol `certify` only)"),
     "certified_radius": (pa.float64(), "mean certified l_2 radius, pixel units; an image wrong or abstained on has 0"),

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from robustsearch import search_spaces  # type: ignore[attr-defined]  # the folder, as installed
+
 from .cli import Parser
 from .errors import RunError, StorageError, UserError, WorkersError
 from .names import checked_name
@@ -39,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.argument_default = argparse.SUPPRESS  # only what is given changes a setting
     add = root.add_argument
-    add("--space", metavar="NAME", help="lwta, pni, mix, joint, table1 (an ablation) or a .py file")
+    add("--space", metavar="NAME", help=f"{', '.join(search_spaces.names())} or a .py file")
     add("--ablate", metavar="RUN:TRIAL", help="instead: what each part of this trial's recipe does")
     add("--design", metavar="NAME", help="leave-one-out (default), one-in, path, random-path, gaining-path")
     add("--dataset", metavar="NAME", help="digits (default), fashion-mnist, cifar10, cifar100, svhn, FILE.npz")
@@ -99,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
             _check_same(given, settings)
         else:
             if not given.keys() & {"space", "ablate"}:
-                raise UserError("a search needs a space: add --space lwta, pni, mix, joint or a .py file")
+                there = ", ".join(search_spaces.names())
+                raise UserError(f"a search needs a space: add --space {there} or a .py file")
             settings = settings_of(given)
             if dry:
                 return _forecast(settings, question, place["address"])

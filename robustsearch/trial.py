@@ -24,7 +24,7 @@ from .evaluation.methods import craft
 from .evaluation.protocols import Adversary, Protocol
 from .evaluation.robust import evaluate
 from .latency import device_name, measure
-from .models.build import build_network
+from .models.build import network_for
 from .models.deploy import deploy
 from .models.inspect import Arrays, describe
 from .quiet import Quiet
@@ -84,14 +84,7 @@ class Trial:
     ) -> None:
         self.recipe, self.seed, self.dataset, self.plan = recipe, seed, dataset, plan
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = build_network(
-            recipe,
-            shape=dataset.shape,
-            classes=dataset.classes,
-            mean=dataset.mean,
-            std=dataset.std,
-            seed=derive(seed, "network"),
-        ).to(self.device)
+        self.network = network_for(recipe, dataset, seed=derive(seed, "network")).to(self.device)
         self._trainer = Trainer(self.network, recipe, dataset, seed, self.device)
         patience = recipe.training.patience
         self._watch = Watch(alarm=recipe.mix.fgsm_rs > 0, patience=patience) if recipe.mix.fgsm_rs or patience else None

@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit
 import dataclasses
+import gc
 import logging
 import shutil
 import tempfile
@@ -17,17 +18,31 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from robustsearch import data
+from robustsearch import data, latency
 from robustsearch.data import Dataset
 from robustsearch.evaluation.protocols import PROTOCOLS, Protocol
 from robustsearch.trial import Plan
 
+gc.disable()  # until the tests are imported: what is looked at again and again meanwhile stays anyway
 torch.set_num_threads(1)
 tempfile.tempdir = tempfile.mkdtemp(prefix="robustsearch-tests-")  # locks of their own, beside a search that is running
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
-QUICK: Protocol = dataclasses.replace(PROTOCOLS["quick"], images=40)
+REAL_TIMING = {name: getattr(latency, name) for name in ("WARM_UP", "BLOCKS", "RUNS", "THROUGHPUT_RUNS")}
+vars(latency).update({"WARM_UP": 1, "BLOCKS": 2, "RUNS": 3, "THROUGHPUT_RUNS": 1})  # it only has to happen
+
+QUICK: Protocol = dataclasses.replace(
+    PROTOCOLS["quick"],
+    images=40,
+    adversaries=tuple(dataclasses.replace(each, steps=min(each.steps, 2)) for each in PROTOCOLS["quick"].adversaries),
+)
 """For tests that only need an evaluation to happen."""
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection of garbage looks at it again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +55,13 @@ def digits() -> Dataset:
 def plan(digits: Dataset) -> Plan:
     """Measured after epochs 1 and 2."""
     return Plan(rungs=(1, 2), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
+
+
+@pytest.fixture
+def real_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as a search repeats what it times."""
+    for name, value in REAL_TIMING.items():
+        monkeypatch.setattr(latency, name, value)
 
 
 @pytest.fixture(autouse=True)

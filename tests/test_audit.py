@@ -116,6 +116,7 @@ def verdict(folder: Path, *options: str, model: str = "mynet:plain", weights: st
     return json.loads((folder / "v.json").read_text())  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_an_honest_network_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = verdict(folder, "--seed", "3", weights="nested.pt")
     assert set(found) == KEYS

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from robustsearch import latency
 from robustsearch.engines.prepare import prepare
-from robustsearch.latency import BLOCKS, RUNS, THROUGHPUT_BATCH, device_name, macs, measure
+from robustsearch.latency import THROUGHPUT_BATCH, device_name, macs, measure
 
+pytestmark = pytest.mark.usefixtures("real_timing")
 CPU = torch.device("cpu")
 
 
@@ -44,7 +46,7 @@ def test_median_tail_and_throughput_of_known_delays() -> None:
     assert 3.0 <= found.latency_p50 < 8.0
     assert found.latency_p95 >= 15.0
     assert THROUGHPUT_BATCH / 0.2 < found.throughput <= THROUGHPUT_BATCH / 0.02
-    assert sleeper.calls.count(1) > BLOCKS * RUNS  # warm-up is not timed
+    assert sleeper.calls.count(1) > latency.BLOCKS * latency.RUNS  # warm-up is not timed
     assert found.threads == torch.get_num_threads()
     assert found.row()["engine"] == "eager"
 

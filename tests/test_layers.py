@@ -27,6 +27,7 @@ LEVELS = {
         "seeds",
         "runfolder",
         "quiet",
+        "native",
         "cli",
         "variants",
         "ablation",

@@ -44,7 +44,7 @@ def test_the_wheel_holds_everything_under_one_name_and_runs(tmp_path: Path) -> N
         for path in (path for suffix in ("py", "c") for path in (ROOT / folder).rglob(f"*.{suffix}")):
             assert f"{inside}/{path.relative_to(ROOT / folder)}" in names
     code = (
-        "import robustsearch.run, robustsearch.search.spaces as s, robustsearch.analysis.pareto as p;"
+        "import robustsearch.run, robustsearch.search_spaces as s, robustsearch.analysis.pareto as p;"
         "print(robustsearch.__file__, p.__file__, s.names())"
     )
     shown = subprocess.run(

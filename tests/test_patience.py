@@ -103,7 +103,7 @@ def test_a_full_disk_is_waited_for(
 ) -> None:
     monkeypatch.setattr(patience, "PAUSE", 0.05)
     write, filling = what(disk), fill(disk, leave)
-    relief = threading.Timer(0.4, filling.unlink)
+    relief = threading.Timer(0.2, filling.unlink)
     relief.start()
     write()
     relief.join()
@@ -117,7 +117,7 @@ def test_a_read_only_disk_is_waited_for(disk: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(patience, "PAUSE", 0.05)
     write = checkpoint_of(disk)
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    relief = threading.Timer(0.4, lambda: subprocess.run(["mount", "-o", "remount,rw", disk], check=True))
+    relief = threading.Timer(0.2, lambda: subprocess.run(["mount", "-o", "remount,rw", disk], check=True))
     relief.start()
     write()
     relief.join()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from robustsearch import storage
+from robustsearch import events, storage
 from robustsearch.errors import RunError, StorageError
 from robustsearch.events import EventLog, read
 from robustsearch.runfolder import RunFolder
-from robustsearch.storage import SEGMENT, Lease, Store
+from robustsearch.storage import Lease, Store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 from benchmarks.faults.points import SPACE, Death, drive, faults, settings
@@ -90,9 +90,10 @@ def test_objects_come_back(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_event_is_in_the_store_before_it_takes_effect(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(events, "SEGMENT", 8)
     store.root.mkdir(parents=True)
     with EventLog(store.root / "events.jsonl", store) as log:
-        for number in range(SEGMENT + 3):
+        for number in range(8 + 3):
             log.append("report", f"{number:04d}", row={"robust": 0.5})
     assert len(store.names("events")) == 2
     other = elsewhere(store, tmp_path, monkeypatch)

@@ -27,7 +27,7 @@ from robustsearch.errors import DivergedError
 from robustsearch.evaluation.protocols import protocol
 from robustsearch.evaluation.robust import evaluate
 from robustsearch.latency import device_name, measure
-from robustsearch.models.build import build_network
+from robustsearch.models.build import network_for
 from robustsearch.models.deploy import deploy
 from robustsearch.recipe import Recipe
 from robustsearch.search.ledger import versions
@@ -48,14 +48,7 @@ CPU = torch.device("cpu")
 
 def network(recipe: Recipe, dataset: Dataset) -> Any:
     """The untrained network of a recipe."""
-    return build_network(
-        recipe,
-        shape=dataset.shape,
-        classes=dataset.classes,
-        mean=dataset.mean,
-        std=dataset.std,
-        seed=derive(SEED, "network"),
-    )
+    return network_for(recipe, dataset, seed=derive(SEED, "network"))
 
 
 def record(heads: dict[str, Recipe], dataset: Dataset, folder: Path) -> None:

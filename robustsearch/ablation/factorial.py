@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from statsmodels.regression.linear_model import OLS
 
 from ..errors import UserError
 from .statistics import LEVEL, Array, binomial, combine
@@ -44,6 +43,8 @@ def terms(
     Raises:
         UserError: there are no degrees of freedom left to estimate an error from.
     """
+    from statsmodels.regression.linear_model import OLS  # its import takes a second, and few tables need it
+
     array = np.asarray(values, dtype=float)
     rows, seeds = array.shape
     columns, aliases = _columns({name: np.asarray(sign, dtype=float) for name, sign in signs.items()})

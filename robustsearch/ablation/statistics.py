@@ -27,7 +27,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from ..errors import UserError
 from ..pareto import normalised_hypervolume
@@ -88,16 +87,17 @@ def paired_images(correct: ArrayLike, reference: ArrayLike, *, level: float = LE
     return _over_seeds(by_seed, np.maximum(ms_images - ms_rest, 0.0) / (seeds * images), level)
 
 
-def adjusted(p: ArrayLike, method: str = "holm") -> Array:
-    """The p values `[m]` corrected for being m, by any method of statsmodels' `multipletests`; NaN does not count.
+def adjusted(p: ArrayLike) -> Array:
+    """The p values `[m]` corrected for being m (Holm 1979); NaN does not count.
 
-    Holm (1979) holds the probability of any false positive at the level, whatever the tests have to do with each other.
+    It holds the probability of any false positive at the level, whatever the tests have to do with each other.
+    statsmodels' `multipletests` does the same, and a full garbage collection at each call: half a second in a process
+    that has imported much.
     """
     array = np.asarray(p, dtype=float)
-    known = np.isfinite(array)
+    order = np.argsort(array)[: np.isfinite(array).sum()]  # NaN comes last
     found = np.full(array.shape, np.nan)
-    if known.any():
-        found[known] = multipletests(array[known], method=method)[1]
+    found[order] = np.minimum(np.maximum.accumulate(array[order] * np.arange(len(order), 0, -1)), 1.0)
     return found
 
 

@@ -11,7 +11,7 @@ The held-out validation images come from the training images alone; the test ima
 """
 
 from .augment import augment, to_tensor
-from .catalogue import DATASETS, load
+from .catalogue import DATASETS, load, of_settings
 from .dataset import Dataset, Split
 
-__all__ = ["DATASETS", "Dataset", "Split", "augment", "load", "to_tensor"]
+__all__ = ["DATASETS", "Dataset", "Split", "augment", "load", "of_settings", "to_tensor"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,6 +97,20 @@ def load(name: str, *, data_dir: Path | None = None, fraction: float = 1.0) -> D
         epsilon_l2=usual.epsilon_l2,
         crop_padding=usual.crop_padding,
         flip=usual.flip,
+    )
+
+
+def of_settings(settings: Mapping[str, Any]) -> Dataset:
+    """The dataset that the settings of a run name, `search.settings.Settings` or what `run.json` has of them.
+
+    Raises:
+        DatasetError: as for `load`.
+    """
+    directory = settings.get("data_dir")
+    return load(
+        settings.get("dataset", ""),
+        data_dir=Path(directory) if directory else None,
+        fraction=settings.get("fraction", 1.0),
     )
 
 

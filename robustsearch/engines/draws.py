@@ -21,7 +21,7 @@ from .layers import convolve, multiply
 def _lwta(layer: LWTA, graph: Graph, x: Value) -> Value:
     rule = GateRule(layer.units, *layer.rule(training=False))
     graph.gates.append(rule)
-    if graph.placeholders:
+    if graph.block:
         gated = replace(x, name=graph.node("Tanh", x.name))
     else:
         pixels = int(np.prod(x.shape[1:], dtype=np.int64))

@@ -49,16 +49,15 @@ class Graph:
 
     Attributes:
         generator: Seeds of the random nodes.
-        placeholders: Write gates, and what comes with them, as `kernel` wants them, not in operators of ONNX.
-        block: Channels come in multiples of so many; those that a pruned layer lacks are zeros.
+        block: Channels come in multiples of so many, those that a pruned layer lacks being zeros, and gates with what
+            belongs to them as `kernel` replaces them; None writes operators of ONNX for the channels there are.
         gates: What the gates written so far do.
     """
 
-    def __init__(self, seed: int, *, placeholders: bool = False, block: int = 1) -> None:
+    def __init__(self, seed: int, *, block: int | None = None) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.generator = np.random.default_rng(seed)
-        self.placeholders = placeholders
         self.block = block
         self.gates: list[GateRule] = []
         self._known: dict[int, tuple[Tensor, str]] = {}
@@ -90,8 +89,8 @@ class Graph:
         return name
 
     def filled(self, channels: int) -> int:
-        """The next multiple of a block."""
-        return -(-channels // self.block) * self.block
+        """The next multiple of a block, where channels come in blocks."""
+        return -(-channels // self.block) * self.block if self.block else channels
 
     def seed(self) -> float:
         """A seed for one random node, in the range of onnxruntime's generator and exact as a float."""

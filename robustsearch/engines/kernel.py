@@ -1,4 +1,4 @@
-"""Gates as one pass over memory inside onnxruntime: `gate.c`, compiled once for a machine and kept.
+"""Gates as one pass over memory inside onnxruntime: `native/gate.c`, compiled once for a machine and kept.
 
 onnxruntime keeps the features between convolutions in blocks of 8 or 16 channels. In its own operators a gate is ten
 passes over them, and a uniform draw costs 3 ns; here it is one pass, with batch norm and draws in it.
@@ -10,11 +10,6 @@ else; onnxruntime chooses the layout of everything and fuses both into what come
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,12 +20,11 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from .. import native
 from ..models.deploy import Deployed
 from .graph import OPSET, GateRule, Graph, UnsupportedLayerError
 from .onnx_model import assemble
 
-SOURCE = Path(__file__).with_name("gate.c")
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-ffp-contract=fast")
 DOMAIN, BLOCKED = "robustsearch", "com.microsoft.nchwc"
 UNITS = (2, 4, 8)
 GATE, REPEAT = "Tanh", "Sigmoid"
@@ -40,38 +34,15 @@ SAME_LAYOUT = ("Add", "Sum", "Mul", "Relu", GATE, REPEAT)
 
 @functools.cache
 def library() -> Path:
-    """The compiled operators, from the user's cache where they are there already.
+    """The compiled operators.
 
     Raises:
         UnsupportedLayerError: onnxruntime has no blocked layout here, or there is no compiler that knows vectors.
     """
-    block = _block()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustsearch"
-    made = cache / f"gate-{_fingerprint(block)}.so"
-    if made.exists():
-        return made
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "cc"))), None)
-    if compiler is None:
-        raise UnsupportedLayerError("the gate kernel needs a C compiler, but neither gcc nor cc is there")
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        part = Path(folder) / made.name
-        command = [compiler, *FLAGS, f"-DBLOCK={block}", str(SOURCE), "-o", str(part)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
-            raise UnsupportedLayerError(f"the gate kernel must compile, but {compiler} says: {reason}")
-        os.replace(part, made)
-    return made
-
-
-def _fingerprint(block: int) -> str:
-    """Of all that the compiled code depends on: source, flags, block, and what the processor can do."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    parts = [SOURCE.read_text(), *FLAGS, str(block), platform.machine(), abilities]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    try:
+        return native.compiled("gate.c", BLOCK=_block())
+    except native.CompilerError as error:
+        raise UnsupportedLayerError(str(error)) from error
 
 
 @functools.cache
@@ -116,7 +87,7 @@ def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.
     Raises:
         UnsupportedLayerError: it has a layer without a form, or gates that the kernel does not have.
     """
-    graph = Graph(seed, placeholders=True, block=_block())
+    graph = Graph(seed, block=_block())
     written = assemble(module, shape, graph)
     if len(set(graph.gates)) != 1:
         raise UnsupportedLayerError(f"the gate kernel needs gates of one kind, but got {len(set(graph.gates))}")

@@ -110,7 +110,7 @@ def _repeat(layer: Repeat, graph: Graph, x: Value) -> Value:
 
 
 def _repeated(graph: Graph, x: Value, draws: int) -> Value:
-    name = graph.node("Sigmoid", x.name) if graph.placeholders else graph.node("Concat", *[x.name] * draws, axis=0)
+    name = graph.node("Sigmoid", x.name) if graph.block else graph.node("Concat", *[x.name] * draws, axis=0)
     return replace(x, name=name, times=x.times * draws)
 
 
@@ -119,7 +119,7 @@ def _select(layer: Select, graph: Graph, x: Value) -> Value:
     if not len(layer.channels):
         raise UnsupportedLayerError("a layer must have channels, but one has lost them all")
     shape = (graph.filled(len(layer.channels)), *x.shape[1:])
-    if graph.placeholders:  # a convolution keeps onnxruntime's layout
+    if graph.block:  # a convolution keeps onnxruntime's layout
         picks = fit(torch.eye(x.shape[0])[layer.channels.cpu()], shape[0])[:, :, None, None]
         return replace(x, name=graph.node("Conv", x.name, graph.constant(picks), kernel_shape=[1, 1]), shape=shape)
     return replace(x, name=graph.node("Gather", x.name, graph.constant(layer.channels), axis=1), shape=shape)
@@ -129,7 +129,7 @@ def _select(layer: Select, graph: Graph, x: Value) -> Value:
 def _zeros(layer: Zeros, graph: Graph, x: Value) -> Value:
     height, width = strided((x.shape[1], x.shape[2]), layer.stride[0])
     size = [graph.filled(layer.channels), height, width]
-    if graph.placeholders:  # as in `_select`
+    if graph.block:  # as in `_select`
         nothing = graph.constant(torch.zeros(size[0], x.shape[0], 1, 1))
         name = graph.node("Conv", x.name, nothing, kernel_shape=[1, 1], strides=layer.stride)
         return replace(x, name=name, shape=tuple(size))

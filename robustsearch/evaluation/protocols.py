@@ -104,6 +104,8 @@ PROTOCOLS = {
                 NAIVE,
                 STRAIGHT,
                 Adversary("cw", "cw", "l2", steps=20, c=0.3),
+                # Where CW's fixed c leaves 65% of a random network, this leaves next to none (docs/log.md, 2026-11-25).
+                Adversary("pgd_l2", "pgd", "l2", steps=20),
             ),
         ),
         # The last word on a member of the front (METHODS 7).

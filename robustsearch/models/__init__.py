@@ -2,6 +2,7 @@
 
     stochastic   the one source of randomness, the base of every layer that draws, surrogate and mean network
     lwta         stochastic local winner-takes-all activation
+    fused        its passes, and ReLU's with their batch norm, as one pass in C; paired, for two units, as few in torch
     ibp          Indian buffet process prior over LWTA blocks
     pni          convolution and linear layer with parametric noise injection
     smoothing    Gaussian noise on the input

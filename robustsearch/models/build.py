@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import recipe as recipes
+from ..data import Dataset
 from ..recipe import GateMode, Recipe, gate_of
 from ..seeds import derive
 from .ibp import BlockPrior
@@ -158,6 +159,13 @@ def build_network(
         Normalise(mean, std),
         body,
         noise,
+    )
+
+
+def network_for(recipe: Recipe, dataset: Dataset, *, seed: int) -> Network:
+    """The network of a recipe for the images of a dataset, see `build_network`."""
+    return build_network(
+        recipe, shape=dataset.shape, classes=dataset.classes, mean=dataset.mean, std=dataset.std, seed=seed
     )
 
 

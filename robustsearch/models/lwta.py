@@ -12,7 +12,8 @@ over the units of each block and no other non-linearity. With q = softmax(h) ove
 
 So each gate is one rule: the scale s of the noise, and a temperature or one winner. For two units only the
 difference of their logits counts, and a difference of two Gumbels is one logistic draw: half the work, the
-same law. `paired` computes them in a few passes where the units lie side by side in memory, as in channels-last.
+same law. `paired` computes them in a few passes where the units lie side by side in memory, as in channels-last;
+`fused`, where a C compiler is there, in one, for any U.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..recipe import GateMode, gate_of
+from . import fused
 from .ibp import BlockPrior
 from .paired import fits, paired_gate
 from .stochastic import Noise, Stochastic, at_least_float32
@@ -124,6 +126,10 @@ class LWTA(Stochastic):
         """Gated features, of the shape of `h`."""
         blocks = h.view(h.shape[0], self.blocks, self.units, *h.shape[2:])
         scale, temperature = self.rule(self.training)
+        if self.training and self.mode == "random" and fused.fits(h, self.units):
+            y, kl = fused.relaxed(h, units=self.units, temperature=self.temperature, seed=self.noise.number(h))
+            self._kl = {"gate": kl}
+            return self._weighed(y)
         if self.units == 2 and self.mode != "straight" and fits(h):
             return self._paired(h, scale, temperature)
         if self.units == 2:
@@ -153,9 +159,16 @@ class LWTA(Stochastic):
         y, kl = paired_gate(h, noise=noise, scale=scale, temperature=temperature, with_kl=self.training)
         if kl is not None:
             self._kl = {"gate": kl}
-        if self.ibp is not None:
-            y = y * self.ibp().repeat_interleave(2).to(h.dtype).view(-1, *[1] * (h.dim() - 2))
-        return y
+        return self._weighed(y)
+
+    def _weighed(self, y: Tensor) -> Tensor:
+        """Gated features by the weights of their blocks."""
+        factor = self.factor()
+        return y if factor is None else y * factor.to(y.dtype).view(-1, *[1] * (y.dim() - 2))
+
+    def factor(self) -> Tensor | None:
+        """Weight of the block of each channel now, `[B*U]`, or None without a prior."""
+        return None if self.ibp is None else self.ibp().repeat_interleave(self.units)
 
     def rule(self, training: bool) -> tuple[float, float | None]:
         """Noise scale s and temperature of the gate now; temperature None is one winner."""

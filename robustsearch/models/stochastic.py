@@ -82,6 +82,10 @@ class Noise:
         steps = numbers.view(torch.int16)[:count].view(tuple(shape))
         return steps.to(torch.float32).mul_(2**-16).add_(0.5 + 2**-17).logit_()
 
+    def number(self, like: Tensor) -> int:
+        """An integer below 2^62, from which a pass of `fused` draws."""
+        return int(torch.randint(2**62, (), generator=self.generator(like.device), device=like.device))
+
     def state(self) -> dict[str, Tensor]:
         """Where every stream stands: the seed, and the generator state of each device used."""
         used = {str(device): generator.get_state() for device, generator in self._generators.items()}

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..recipe import STEM_CHANNELS
+from . import fused
+from .lwta import LWTA
 
 
 class Convolution(Protocol):
@@ -53,6 +55,25 @@ class BatchNorm(nn.BatchNorm2d):
         return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
 
 
+def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
+    """`activation(norm(x))` of `[N, C, H, W]`; in evaluation one pass over memory, where it can be (`fused`).
+
+    It can be for ReLU and for gates that are the mean gate now, unless a gradient of parameters or a hook is asked for.
+    """
+    if not isinstance(norm, BatchNorm) or norm.training or norm._forward_hooks or activation._forward_hooks:
+        return activation(norm(x))  # type: ignore[no-any-return]
+    units = 1 if isinstance(activation, nn.ReLU) else 0
+    if isinstance(activation, LWTA) and activation.mode != "straight" and activation.rule(training=False) == (0.0, 1.0):
+        units = activation.units
+    learns = torch.is_grad_enabled() and any(
+        parameter.requires_grad for part in (norm, activation) for parameter in part.parameters()
+    )
+    if learns or activation._forward_pre_hooks or not fused.fits(x, units):
+        return activation(norm(x))  # type: ignore[no-any-return]
+    factor = activation.factor() if isinstance(activation, LWTA) else None
+    return fused.normalised(norm, x, units=units, factor=factor)
+
+
 class GlobalAverage(nn.Module):
     """Mean over the pixels, of a map of any size (8x8 inputs end up 2x2): `[N, C, H, W]` -> `[N, C]`."""
 
@@ -87,9 +108,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, channels_in, H, W]` -> `[N, channels_out, H', W']`."""
-        activated: Tensor = self.activation1(self.bn1(x))
-        branch: Tensor = self.conv2(self.activation2(self.bn2(self.conv1(activated))))
-        return branch + (x if self.shortcut is None else self.shortcut(activated))
+        entered = activated(self.bn1, self.activation1, x)
+        branch: Tensor = self.conv2(activated(self.bn2, self.activation2, self.conv1(entered)))
+        return branch + (x if self.shortcut is None else self.shortcut(entered))
 
 
 class WideResNet(nn.Module):
@@ -142,7 +163,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[N, classes]`."""
-        features = self.activation(self.bn(self.blocks(self.stem(x))))
+        features = activated(self.bn, self.activation, self.blocks(self.stem(x)))
         logits: Tensor = self.linear(self.pool(features))
         return logits
 

@@ -6,17 +6,34 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..ablation.gaining import GainingPath
+from ..evaluation.protocols import protocol
 from ..recipe import Mix, Recipe, Training
+from .halving import rungs
 from .settings import SEEDS, Settings
 
 if TYPE_CHECKING:
     import optuna
 
+    from ..data import Dataset
+    from ..trial import Plan
     from .ledger import Entry, Ledger
     from .listed import ListedSearcher
     from .scheduler import RungScheduler
     from .searcher import OptunaSearcher
     from .spaces import Sample
+
+
+def plan_of(settings: Settings, dataset: Dataset) -> Plan:
+    """When and how the trials of a run with these settings are measured."""
+    from ..trial import Plan
+
+    return Plan(
+        rungs=rungs(settings.epochs, settings.eta, settings.grace),
+        protocol=protocol(settings.protocol),
+        epsilon=dataset.epsilon,
+        epsilon_l2=dataset.epsilon_l2,
+        engine=settings.engine,
+    )
 
 
 def sampler_of(settings: Settings, samples: list[Sample]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from ..recipe import Recipe
 from ..runfolder import RunFolder
 from ..trial import Plan
 from . import spaces
+from .assemble import plan_of
 from .forecast import Cost, calibrate, expected_shares, key, makespan, mean_cost, measured_costs, seed_spread
-from .halving import rungs
 from .placement import foreseen
 from .settings import FINAL_OF_DESIGN, Settings
 from .spaces import Size
@@ -65,17 +65,11 @@ def forecast(settings: Settings, question: Question, address: str | None) -> lis
     settings.check()
     question.check()
     space = spaces.of(settings)
-    folder = Path(settings.data_dir) if settings.data_dir else None
-    dataset = data.load(settings.dataset, data_dir=folder, fraction=settings.fraction)
+    dataset = data.of_settings(asdict(settings))
     recipes = [sample.recipe for sample in space.sample(dataset.epsilon, settings.seed)]
     earlier = _earlier(question.like)
     place = foreseen(settings, address=address)
-    plan = Plan(
-        rungs(settings.epochs, settings.eta, settings.grace),
-        protocol(settings.protocol),
-        dataset.epsilon,
-        dataset.epsilon_l2,
-    )
+    plan = plan_of(settings, dataset)
     lines = [f"{space.name}: {space.summary}"]
     rounds = [len(recipes)]
     if settings.seeds:

@@ -14,7 +14,7 @@ import torch
 
 from ..data import Dataset
 from ..evaluation.protocols import Protocol
-from ..models.build import build_network
+from ..models.build import network_for
 from ..recipe import MIX_NAMES, Attack, MixName, Recipe, Training
 from ..training.loop import Trainer
 from ..trial import Plan, Trial
@@ -108,9 +108,7 @@ def _pure(recipe: Recipe, name: MixName) -> Recipe:
 def _batch_seconds(recipe: Recipe, one_batch: Dataset) -> float:
     """Seconds of the second batch; the first one warms up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mean, std, classes = one_batch.mean, one_batch.std, one_batch.classes
-    network = build_network(recipe, shape=one_batch.shape, classes=classes, mean=mean, std=std, seed=0).to(device)
-    trainer = Trainer(network, recipe, one_batch, 0, device)
+    trainer = Trainer(network_for(recipe, one_batch, seed=0).to(device), recipe, one_batch, 0, device)
     trainer.run_epoch()
     start = time.perf_counter()
     trainer.run_epoch()  # its end reads the losses, so a GPU has finished

@@ -53,6 +53,19 @@ class Entry:
     trained: int = 0
     """Epochs trained, as far as this driver has heard."""
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What every row of its results says of the trial."""
+        return {
+            "trial": self.name,
+            "role": self.role,
+            "state": self.state,
+            "reason": self.reason,
+            "seed": self.seed,
+            "digest": self.recipe.digest,
+            "recipe": self.recipe.to_json(),
+        }
+
 
 class Ledger:
     """Entries by trial name, in the order they were asked for.
@@ -141,19 +154,7 @@ class Ledger:
     def _write(self, entry: Entry) -> None:
         if not (self._folder and entry.rows):
             return
-        shared = (
-            self._constant
-            | {
-                "trial": entry.name,
-                "role": entry.role,
-                "state": entry.state,
-                "reason": entry.reason,
-                "seed": entry.seed,
-                "digest": entry.recipe.digest,
-                "recipe": entry.recipe.to_json(),
-            }
-            | entry.recipe.flat()
-        )
+        shared = self._constant | entry.columns | entry.recipe.flat()
         rows = [row | shared | {"feasible": self.feasible(row)} for row in entry.rows]
         results.write_trial(self._folder.results, entry.name, rows)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .machine import check_machine, trials_in_memory
 from .nodes import Node, living_nodes, room
 from .settings import Settings
 
@@ -66,17 +67,23 @@ def _check_speaks(host: str, port: int) -> None:
 
 
 def _start() -> None:
-    """A Ray of this search's own: without an address, Ray would join whatever cluster runs on the machine."""
+    """A Ray of this search's own: without an address, Ray would join whatever cluster runs on the machine.
+
+    Raises:
+        UserError: it does not start.
+    """
     import ray
 
+    check_machine()
     for left in range(STARTS)[::-1]:
         try:
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             return
-        except Exception as error:
-            if not left or "timed out during startup" not in str(error):
-                raise
+        except Exception as error:  # whatever it is, no trial has begun
             ray.shutdown()
+            if not left or "timed out during startup" not in str(error):
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise UserError(f"a search must be able to start Ray on this machine, but: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ def _own(cpus: float, gpus: float) -> Node:
 
 
 def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
-    """Trials on these nodes; `joined` if they are a cluster.
+    """Trials on these nodes; `joined` if they are a cluster, else no more at a time than fit into this memory, too.
 
     Raises:
         UserError: not even one trial fits.
@@ -181,7 +188,7 @@ def arrange(settings: Settings, nodes: list[Node], *, joined: bool) -> Place:
         gpus = 0.25 if any(node.gpus for node in nodes) else 0.0
     device, *others = _check_fit(nodes, cpus, gpus)
     fit = room(nodes, cpus, gpus)
-    wanted = settings.concurrency or fit[device]
+    wanted = settings.concurrency or (fit[device] if joined else min(fit[device], trials_in_memory()))
     return Place(
         cpus=cpus,
         gpus=gpus,

@@ -21,16 +21,7 @@ def next_repeat(ledger: Ledger) -> tuple[Entry, int] | None:
     """The trial to be repeated next and how many seeds it has had; None where all are settled or have had enough."""
     seeds = Counter(entry.recipe.digest for entry in ledger.entries.values() if entry.role == "repeat")
     points = pool(
-        row
-        | {
-            "trial": entry.name,
-            "role": entry.role,
-            "digest": entry.recipe.digest,
-            "recipe": entry.recipe.to_json(),
-        }
-        for entry in ledger.entries.values()
-        for row in entry.rows
-        if ledger.feasible(row)
+        row | entry.columns for entry in ledger.entries.values() for row in entry.rows if ledger.feasible(row)
     )
     doubts = []
     for point, probability in zip(points, probabilities(points), strict=True):

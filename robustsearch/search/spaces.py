@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,11 +141,6 @@ def is_numeric(samples: Sequence[Sample]) -> bool:
     )
 
 
-def names() -> list[str]:
-    """The spaces that come with robustsearch."""
-    return sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__) if module.name[0] != "_")
-
-
 def find(name: str) -> Space:
     """The space of this name, or of this `.py` file.
 
@@ -155,10 +149,10 @@ def find(name: str) -> Space:
     """
     if name.endswith(".py"):
         module = _from_file(Path(name))
-    elif name in names():
+    elif name in search_spaces.names():
         module = importlib.import_module(f"{search_spaces.__name__}.{name}")
     else:
-        raise SpaceError(f"the space must be one of {', '.join(names())} or a .py file, but got {name!r}")
+        raise SpaceError(f"the space must be one of {', '.join(search_spaces.names())} or a .py file, but got {name!r}")
     suggest, design = (getattr(module, kind, None) for kind in ("suggest", "design"))
     if callable(suggest) == callable(design):
         has = "both" if design else "neither"

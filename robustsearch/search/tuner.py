@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from .. import data
 from ..ablation.gaining import RULE
 from ..errors import UserError
-from ..evaluation.protocols import protocol
 from ..pareto import SPAN
 from ..patience import trouble_in
 from ..runfolder import RunFolder
 from . import elsewhere
-from .assemble import make_scheduler, make_searcher, sampler_of
+from .assemble import make_scheduler, make_searcher, plan_of, sampler_of
 from .closing import draw, examine, say
-from .halving import rungs
+from .machine import check_memory
 from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
 
@@ -49,11 +48,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = spaces.of(settings)
-    dataset = data.load(
-        settings.dataset,
-        data_dir=Path(settings.data_dir) if settings.data_dir else None,
-        fraction=settings.fraction,
-    )
+    dataset = data.of_settings(asdict(settings))
     samples = space.sample(dataset.epsilon, settings.seed)
     for sample in samples:
         if len(dataset.train) < sample.recipe.training.batch_size:
@@ -71,6 +66,8 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     connect(address, environment)
     try:
         place = find_place(settings, None if folder.store else folder.root, address=address)
+        if address is None and not resume:  # which cannot be told to take fewer at a time
+            check_memory(place.concurrency)
         with folder.locked():
             if folder.store and resume:
                 folder.store.fetch()  # now that nobody else writes there
@@ -117,20 +114,13 @@ def _run(
 
     from robustsearch.analysis import pareto  # type: ignore[import-not-found]
 
-    from ..trial import Plan
     from .console import Progress
     from .ledger import Ledger
     from .live import Attained, SearchBoard
     from .restore import restore_study
     from .worker import Worker
 
-    plan = Plan(
-        rungs=rungs(settings.epochs, settings.eta, settings.grace),
-        protocol=protocol(settings.protocol),
-        epsilon=dataset.epsilon,
-        epsilon_l2=dataset.epsilon_l2,
-        engine=settings.engine,
-    )
+    plan = plan_of(settings, dataset)
     out = pareto.console()
     say(
         out,

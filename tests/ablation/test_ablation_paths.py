@@ -83,7 +83,7 @@ def test_other_rows_are_no_steps(row: str) -> None:
     assert step_of(row) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_any_two_recipes_of_the_widest_space_have_a_path_either_way(seed: int) -> None:
     samples = [sample.recipe for sample in spaces.find("joint").sample(0.1, seed=seed, count=2)][:2]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import integrate, stats
+from statsmodels.stats.multitest import multipletests
 
 from robustsearch.ablation.statistics import (
     Effects,
@@ -164,7 +165,11 @@ def test_holm_by_hand() -> None:
     found = adjusted([0.01, np.nan, 0.04, 0.03])
     assert found == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
     assert np.isnan(adjusted([np.nan])).all()
-    assert adjusted([0.01, 0.04], "bonferroni") == pytest.approx([0.02, 0.08])
+
+
+def test_holm_is_statsmodels_s() -> None:
+    for p in np.random.default_rng(6).random((5, 9)) ** 3:
+        assert adjusted(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 def test_effect_on_the_front_by_hand() -> None:

@@ -74,6 +74,7 @@ def test_the_figure_has_the_surfaces_and_the_points_of_each_run(folders: list[Pa
     assert legends == [["best", "median", "worst"], ["run 0", "run 1", "run 2"]]
 
 
+@pytest.mark.slow
 def test_the_command_draws_several_runs_as_one_figure(folders: list[Path], capsys) -> None:
     assert main([str(folder) for folder in folders]) == 0
     printed, complaints = capsys.readouterr()

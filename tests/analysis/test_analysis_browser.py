@@ -6,27 +6,30 @@ Needs Chromium and its driver (Debian: `chromium`, `chromium-driver`), and selen
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from robustsearch.analysis import report
+from robustsearch.analysis import report, style
 from robustsearch.analysis.pareto import main as pareto
 from robustsearch.recipe import Recipe
-from robustsearch.results import SCHEMA
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
+from benchmarks.report_page import made_up  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -63,7 +66,7 @@ class Browser:
         self.driver.get(path.as_uri())
         self.driver.execute_async_script("""
             const done = arguments[0], plot = document.getElementById("plot");
-            (function look() { !plot || "drawn" in plot.dataset ? done() : setTimeout(look, 20); })();
+            (function look() { !plot || "ready" in plot.dataset ? done() : setTimeout(look, 20); })();
         """)
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -101,35 +104,19 @@ def small(hand_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def large(make_run, make_row) -> Path:
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a run of 1,000 trials, with failures and importances."""
-    rng = np.random.default_rng(0)
-    rows = [make_row("baseline", 12, 0.3, 0.9, role="baseline")]
-    for index in range(TRIALS):
-        lr, depth = float(rng.uniform(0.01, 0.1)), int(rng.choice([10, 16, 22]))
-        recipe = Recipe.of({"training": {"lr": lr}, "model": {"depth": depth}, "lwta": {"gate": "mean"}})
-        name, robust, latency = f"{index:04d}", 0.3 + 4 * lr + 0.02 * rng.normal(), depth / 10 + 0.1 * rng.random()
-        if index % 50:
-            rows.append(make_row(name, 12, float(robust), latency, recipe=recipe, train_s=30.0))
-        else:
-            rows.append(make_row(name, 3, None, None, recipe=recipe, state="diverged", reason="loss is nan"))
-    folder: Path = make_run([])
-    (folder / "results").mkdir()
-    table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names} for row in rows], schema=SCHEMA)
-    pq.write_table(table, folder / "results" / "all.parquet")
+    folder: Path = tmp_path_factory.mktemp("large")
+    made_up(folder, TRIALS)
     return report.write(folder)
 
 
 def test_every_page_draws_complains_of_nothing_and_asks_nobody(browser, small, large, hand_folder, tmp_path) -> None:
     assert pareto([str(hand_folder), "--out", str(tmp_path)]) == 0
-    for path, points in ((small, 7), (large, TRIALS - TRIALS // 50 + 1), (tmp_path / "pareto.html", 7)):
+    measured = 2 * (TRIALS - TRIALS // 50) + 1  # two rungs of each that did not fail, and the baseline
+    for path, points in ((small, 7), (large, measured), (tmp_path / "pareto.html", 7)):
         browser.open(path)
-        drawn = browser.run(
-            "return document.getElementById('plot').data.filter((t) => t.customdata)"
-            ".reduce((sum, t) => sum + t.x.length, 0)"
-        )
-        assert drawn == points
-        assert browser.run("return document.querySelectorAll('#plot .scatterlayer .point').length") >= points
+        assert browser.run("return data.plot.points.length") == points
         assert browser.run("return [...document.images].every((one) => one.complete && one.naturalWidth > 0)")
         assert browser.driver.get_log("browser") == []
         asked = browser.requests()
@@ -152,8 +139,8 @@ def test_pages_can_be_read_at_any_width(browser, small, large, width: int) -> No
         """)
         assert smallest >= 12
         scales = browser.run("""
-            const figures = document.querySelectorAll("img:not(.pixels)");
-            return [...figures].map((one) => one.width / one.getAttribute("width"));
+            const figures = [...document.querySelectorAll("img:not(.pixels)")].filter((one) => one.checkVisibility());
+            return figures.map((one) => one.width / one.getAttribute("width"));
         """)
         assert scales
         assert min(scales) >= 0.8  # of letters of 8 and 9 pt
@@ -211,13 +198,9 @@ def test_a_click_on_a_point_copies_its_command(browser, small, hand_folder: Path
     def click_it(_: object) -> str:
         """What the page says after a click on the point, wherever it has moved to while the page was drawn."""
         browser.run("document.getElementById('front').scrollIntoView()")
-        x, y = browser.run("""
-            const plot = document.getElementById("plot"), box = plot.getBoundingClientRect();
-            const { xaxis, yaxis } = plot._fullLayout;
-            return [box.x + xaxis._offset + xaxis.d2p(1.0), box.y + yaxis._offset + yaxis.d2p(50)].map(Math.round);
-        """)
+        x, y = place(browser, "0001", 4)
         mouse = webdriver.ActionChains(browser.driver)
-        mouse.w3c_actions.pointer_action.move_to_location(x, y).pause(0.3).click()
+        mouse.w3c_actions.pointer_action.move_to_location(round(x), round(y)).pause(0.3).click()
         mouse.perform()
         return str(browser.run("return document.getElementById('toast').textContent"))
 
@@ -225,6 +208,78 @@ def test_a_click_on_a_point_copies_its_command(browser, small, hand_folder: Path
     command = f"python -m robustsearch.evaluate {hand_folder} --trial 0001 --epoch 4"
     assert said == f"copied: {command}"
     assert browser.pasted() == command
+
+
+def place(browser: Browser, trial: str, epoch: int) -> list[float]:
+    """Where the page looks for a point, in pixels of the window."""
+    return browser.run(  # type: ignore[no-any-return]
+        """
+        const { points, places } = data.plot, [trial, epoch] = arguments;
+        const at = points.findIndex((one) => one[0] === trial && one[1] === epoch);
+        const picture = [...document.querySelectorAll(".picture")].find((one) => one.clientWidth);
+        const box = picture.getBoundingClientRect(), [x, y] = places[picture.id][at];
+        return [box.x + x * box.width, box.y + y * box.height];
+    """,
+        trial,
+        epoch,
+    )
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_a_point_is_where_its_picture_has_it(browser, small, width: int) -> None:
+    browser.open(small, width)
+    for enlarged in (1, 2):
+        browser.run("document.getElementById('plot').scrollIntoView({block: 'center'})")
+        for trial, colour in (("0001", style.FRONT), ("baseline", style.INK)):
+            browser.run(
+                """
+                const plot = document.getElementById("plot"), box = plot.getBoundingClientRect(), [x, y] = arguments;
+                plot.scrollBy(x - box.x - box.width / 2, y - box.y - box.height / 2);
+            """,
+                *place(browser, trial, 4),
+            )
+            x, y = place(browser, trial, 4)
+            picture = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png())).convert("RGB")
+            expected = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+            assert np.abs(np.subtract(picture.getpixel((round(x), round(y))), expected)).max() < 8, (trial, enlarged)
+        browser.driver.find_element("id", "closer").click()
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_over_a_point_its_numbers_and_settings_are_shown(browser, small, width: int) -> None:
+    browser.open(small, width)
+    browser.run("document.getElementById('plot').scrollIntoView({block: 'center'})")
+    mouse = webdriver.ActionChains(browser.driver)
+    x, y = place(browser, "0002", 4)
+    mouse.w3c_actions.pointer_action.move_to_location(round(x) + 3, round(y) - 2)
+    mouse.perform()
+    shown = browser.driver.find_element("id", "hover")
+    lines = shown.text.split("\n")
+    assert lines[0] == "0002, epoch 4"
+    assert {"robust 60.0 [56.0, 64.0] % over 1 seed", "masking checks: fails", "lwta.gate = mean"} <= set(lines)
+    box = shown.rect
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    mouse.w3c_actions.pointer_action.move_to_location(2, 2)
+    mouse.perform()
+    assert not shown.is_displayed()
+
+
+def test_keys_go_from_point_to_point_and_copy(browser, small, hand_folder: Path) -> None:
+    browser.open(small)
+    browser.run("document.getElementById('plot').focus()")
+    shown = browser.driver.find_element("css selector", "#hover strong")
+    seen = []
+    for key in (Keys.ARROW_UP, Keys.ARROW_UP, Keys.ARROW_UP, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_DOWN):
+        browser.press(key)
+        seen.append(shown.text)
+    front = ["0001, epoch 4", "0002, epoch 4"]
+    assert seen == [*front, front[1], "0002, epoch 2", front[1], front[0]]
+    browser.press(Keys.ENTER)
+    assert browser.pasted() == f"python -m robustsearch.evaluate {hand_folder} --trial 0001 --epoch 4"
+    browser.run("document.getElementById('plot').focus()")
+    browser.press(Keys.END)  # no key of ours
+    assert not shown.is_displayed()
 
 
 def test_a_page_prints_whole(browser, small) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from robustsearch.analysis.boundary_figures import accuracy, distances
 from robustsearch.analysis.figures import main
@@ -126,6 +127,15 @@ def test_radii_and_accuracy_have_a_line_for_each_attack(portrait: Portrait) -> N
     together, _ = accuracy([portrait, Portrait("b", ABOUT, arrays())])
     assert [len(axis.lines) for axis in together.axes] == [2, 0, 2, 2]
     assert together.axes[0].lines[0].get_ydata().tolist() == [30.0, 0.0]
+
+
+def test_lines_of_many_rows_can_be_told_apart_and_seen_on_white(portrait: Portrait) -> None:
+    figure, _ = accuracy([Portrait(f"row {index}", ABOUT, arrays()) for index in range(10)])
+    lines = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 10
+    for line in lines:
+        light = np.array(to_rgb(line.get_color())) @ [0.2126, 0.7152, 0.0722]
+        assert light < 0.7  # of yellow 0.87
 
 
 def test_distances_are_quartiles_with_unbroken_images_beyond_the_axis(portrait: Portrait) -> None:

@@ -97,6 +97,7 @@ def test_the_latency_axis_is_logarithmic_over_a_factor_of_five(make_run, make_ro
     assert all(float(label) > 0 for label in shown)  # plain numbers, no powers
 
 
+@pytest.mark.slow
 def test_all_text_is_legible_and_no_text_covers_another(make_run, make_row) -> None:
     rng = np.random.default_rng(0)
     rows = [
@@ -138,6 +139,7 @@ def test_a_baseline_alone_can_be_drawn(make_run, make_row, tmp_path: Path) -> No
     assert [points for marker, points in series(figure) if marker == "D"] == [[pytest.approx((2.0, 10.0))]]
 
 
+@pytest.mark.slow
 def test_the_three_files(figure: Figure, tmp_path: Path) -> None:
     title, caption = "Pareto front of <by hand>", "n = 400 & more"
     png, svg, pdf = save(figure, tmp_path, "pareto", title, caption)

@@ -22,6 +22,17 @@ def test_the_caption_states_the_terms(hand_run: Run) -> None:
         assert part in text
 
 
+def test_the_caption_says_what_is_drawn_and_nothing_else(hand_run: Run, make_run, make_row) -> None:
+    points = front_table(hand_run.table)
+    terms = front_text.terms(hand_run, points)
+    drawn = "Bars: 95% interval of robust accuracy; latency from p50 to p95."
+    labels = "In brackets: probability of being on the front."
+    assert front_text.caption(hand_run, points) == f"{terms} {drawn} {labels}"
+    assert front_text.caption(hand_run, points, "macs").endswith(f"Colour: macs. {drawn} {labels}")
+    plain = load(make_run([make_row("baseline", 1, 0.1, 2.0, role="baseline")]))
+    assert front_text.caption(plain, front_table(plain.table)).endswith(drawn)  # no front has no labels
+
+
 def test_the_caption_does_without_what_is_missing(make_run, make_row) -> None:
     nothing = {"dataset": None, "split": None, "epsilon": None, "protocol": None, "n": None}
     nothing |= {"engine": None, "threads": None, "device": None}

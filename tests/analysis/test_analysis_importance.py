@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from scipy.stats import binom, kruskal
 
 from robustsearch.analysis.fields import Field, field, fields
@@ -151,6 +153,7 @@ def test_without_two_groups_and_a_value_to_spare_nothing_is_explained(code: list
     assert explained(np.arange(6.0), np.array(code)) == 0
 
 
+@pytest.mark.slow
 def test_the_fields_that_decide_come_first_and_no_other_is_above_the_noise(table: pa.Table) -> None:
     shares = importance(comparable(table), fields(table)).to_pylist()
     assert {row["field"] for row in shares[:4]} == {"model.depth", "training.lr"}
@@ -229,6 +232,7 @@ def test_coordinates_put_what_is_off_lowest() -> None:
     assert ticks == [(0, "off"), (0.15, "1"), (1, "100")]
 
 
+@pytest.mark.slow
 def test_the_figures_show_the_numbers(table: pa.Table) -> None:
     found = fields(table)
     shares = importance(table, found)
@@ -249,6 +253,16 @@ def test_the_figures_show_the_numbers(table: pa.Table) -> None:
     axes = draw_parallel(found, values, front, "A caption.").axes[0]
     assert sum(line.get_linewidth() == 1.6 for line in axes.get_lines()) == 3
     assert len(axes.get_lines()) == len(table) + len(found) + 2
+
+
+def test_the_most_robust_are_yellow_and_the_fastest_purple_where_two_are_level_too() -> None:
+    field = Field("x", (1.0, 2.0, 3.0, 4.0, 5.0), None)
+    values = {"robust": np.array([0.2, 0.3, 0.5, 0.5, 0.1]), "latency_p50": np.array([1.0, 2.0, 3.0, 3.0, 9.0])}
+    front = np.array([True, True, True, True, False])
+    lines = draw_parallel([field], values, front, "").axes[0].get_lines()
+    shades = [to_hex(line.get_color()) for line in lines if line.get_linewidth() == 1.6]
+    expected = [to_hex(colormaps["viridis"](share)) for share in (0.0, 0.5, 1.0, 1.0)]
+    assert shades == expected
 
 
 @pytest.mark.parametrize(("values", "log"), [((1.0, 2.0, 5.0), False), ((0.01, 0.1, 1.0), True)])
@@ -280,6 +294,7 @@ def test_the_command_prints_a_table_and_writes_nine_files(make_run, make_row, tm
 _ENDS = ("png", "svg", "pdf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "arguments", "rule"),
     [
@@ -299,6 +314,7 @@ def test_too_few_trials_are_answered_with_one_line(
     assert not (folder / "figures").exists()
 
 
+@pytest.mark.slow
 def test_trials_of_one_recipe_are_answered_with_one_line(make_run, make_row, capsys) -> None:
     folder = make_run([make_row(f"{index:04d}", 1, 0.5, 1.0) for index in range(FEWEST)])
     assert main([str(folder)]) == 2

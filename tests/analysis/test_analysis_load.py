@@ -48,3 +48,11 @@ def test_what_is_no_run_is_named(tmp_path: Path, files: dict[str, str | bytes], 
 def test_no_folder_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="must be a folder"):
         load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("times", [{"latency_p50": 0.0}, {"latency_p50": -1.0}, {"latency_p95": 0.0}])
+def test_a_latency_that_no_clock_shows_is_named(make_run, make_row, times: dict[str, float]) -> None:
+    folder = make_run([make_row("0001", 1, 0.5, 1.0), make_row("0002", 1, 0.5, 1.0) | times])
+    (time,) = times.values()
+    with pytest.raises(RunError, match=rf"above 0 ms, but .* has trial 0002, epoch 1, with {time:g} ms"):
+        load(folder)

@@ -27,6 +27,7 @@ def test_the_command_writes_four_files_and_prints_the_front(hand_folder: Path, c
     assert complaints == ""
 
 
+@pytest.mark.slow
 def test_colour_and_folder_can_be_chosen(hand_folder: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "deep" / "er"
     assert main([str(hand_folder), "--color", "activation", "--out", str(out)]) == 0
@@ -51,6 +52,7 @@ def test_a_third_objective_has_files_of_its_own(make_run, make_row, tmp_path: Pa
     assert "`--third` must be one of parameters, macs" in complaint(capsys)
 
 
+@pytest.mark.slow
 def test_without_a_front_the_baseline_is_drawn(make_run, make_row, capsys) -> None:
     rows = [
         make_row("baseline", 1, 0.1, 2.0, role="baseline"),
@@ -119,6 +121,7 @@ def test_the_analysis_imports_nothing_heavy(module: str, where: Path) -> None:
     assert not {"torch", "ray", "optuna", "plotly", "matplotlib.pyplot"} & loaded
 
 
+@pytest.mark.slow
 def test_the_module_is_a_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "analysis.pareto", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

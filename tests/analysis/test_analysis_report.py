@@ -130,6 +130,7 @@ def test_the_examples_are_those_of_the_log(html: str) -> None:
     assert wrong == ["<dog> ✗", "cat ✗", "frog ✗"]
 
 
+@pytest.mark.slow
 def test_examples_of_an_earlier_version_are_shown_without_classes(folder: Path, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(folder, older)
@@ -144,6 +145,7 @@ def test_examples_of_an_earlier_version_are_shown_without_classes(folder: Path, 
     assert Image.open(io.BytesIO(content)).size == (32, 24)
 
 
+@pytest.mark.slow
 def test_a_front_that_is_masked_throughout_has_its_examples_too(folder: Path, make_row, tmp_path: Path) -> None:
     masked = tmp_path / "masked"
     shutil.copytree(folder, masked)
@@ -179,6 +181,7 @@ def test_what_a_run_cost_by_hand(make_run, make_row) -> None:
     assert states(run.table) == {"completed": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_last_attained_is_what_the_search_said(make_run, make_row, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -260,6 +263,7 @@ def test_a_run_that_is_still_going_has_a_page(make_run, make_row) -> None:
     assert "2 of 2 measured points are on the front" in shown
 
 
+@pytest.mark.slow
 def test_a_half_written_run_has_a_page_of_what_is_whole(make_run, make_row) -> None:
     folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, 1.0)], info=None)
     torn = folder / "results" / "0001.parquet"
@@ -285,6 +289,7 @@ def rewritten(folder: Path, trial: str, **columns: Any) -> None:
     pq.write_table(table, path)
 
 
+@pytest.mark.slow
 def test_repeats_of_a_version_without_p95_have_a_page(make_run, make_row) -> None:
     repeats = [make_row(f"0000-s{seed}", 4, 0.6, 1.1, role="repeat") for seed in (1, 2)]
     folder = make_run([*rows_of(make_row), *repeats])
@@ -295,12 +300,14 @@ def test_repeats_of_a_version_without_p95_have_a_page(make_run, make_row) -> Non
     assert "2 of 2 measured points are on the front" in shown
 
 
+@pytest.mark.slow
 def test_recipes_of_another_version_have_a_page(make_run, make_row) -> None:
     folder = make_run(rows_of(make_row))
     rewritten(folder, "0000", recipe='{"model": {"kind": "transformer"}, "heads": 8}')
     assert "2 of 2 measured points are on the front" in texts(page(*open_anyway(folder)))
 
 
+@pytest.mark.slow
 def test_a_file_whose_numbers_are_words_is_left_out(make_run, make_row) -> None:
     folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, 1.0)])
     rewritten(folder, "0001", robust="high")
@@ -309,6 +316,16 @@ def test_a_file_whose_numbers_are_words_is_left_out(make_run, make_row) -> None:
     assert "2 of 2 measured points are on the front" in shown
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("time", [0.0, -0.1])
+def test_a_latency_that_no_clock_shows_is_left_out(make_run, make_row, time: float) -> None:
+    folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, time), make_row("baseline", 4, 0.1, time)])
+    shown = texts(page(*open_anyway(folder)))
+    assert "Left out of results/, as a latency must be above 0 ms: trial 0001, epoch 4, with" in shown
+    assert "2 of 2 measured points are on the front" in shown
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("checks", ["{", '{"name": "square"}', '[1, "a", null]'])
 def test_checks_that_are_none_are_left_out(make_run, make_row, checks: str) -> None:
     folder = make_run(rows_of(make_row))
@@ -317,11 +334,13 @@ def test_checks_that_are_none_are_left_out(make_run, make_row, checks: str) -> N
     assert "No network of this run has met the masking checks yet" in texts(page(*open_anyway(folder)))
 
 
+@pytest.mark.slow
 def test_a_run_without_an_event_log_says_so(make_run, make_row) -> None:
     shown = texts(page(*open_anyway(make_run(rows_of(make_row)))))
     assert "has no event log, so it is not known whether it has ended" in shown
 
 
+@pytest.mark.slow
 def test_latencies_of_another_device_make_no_front_here_either(make_run, make_row) -> None:
     foreign = make_row("0001", 4, 0.9, 0.1, device="another processor")
     folder = make_run([*rows_of(make_row), make_row("baseline", 4, 0.1, 1.0, role="baseline"), foreign])
@@ -342,6 +361,7 @@ def test_a_damaged_file_with_a_whole_footer_is_left_out(make_run, make_row) -> N
     assert any("0001.parquet" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_schema_has_a_page(make_run, make_row) -> None:
     folder = make_run(rows_of(make_row))
     path = folder / "results" / "0000.parquet"
@@ -379,6 +399,7 @@ def test_what_is_no_run_has_none(tmp_path: Path, capsys, make) -> None:
     assert not (folder / "figures").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path, capsys) -> None:
     taken = tmp_path / "file"
     taken.write_text("")

@@ -46,7 +46,7 @@ def test_the_images_of_these_tests_lie_on_both_sides() -> None:
     assert torch.equal(linear(IMAGES).argmax(1), LABELS)
 
 
-@pytest.mark.parametrize("kappa", [0.0, 0.1])
+@pytest.mark.parametrize("kappa", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_on_a_linear_model_the_nearest_success_is_at_the_hyperplane(kappa: float) -> None:
     adversarial = cw_search(linear, IMAGES, LABELS, kappa=kappa, searches=6, steps=150)
     assert (margin(linear(adversarial), LABELS) > kappa).all()
@@ -123,6 +123,7 @@ def test_each_search_starts_w_and_adam_afresh() -> None:
     assert torch.equal(cw_search(linear, IMAGES, LABELS, c_start=0.003, searches=2, **options), alone)
 
 
+@pytest.mark.slow
 def test_an_image_alone_fares_as_in_a_batch(digits: Any) -> None:
     """The images need different c: some break at the first, others only after it has grown."""
     model = copy.deepcopy(digits.model).double()
@@ -162,6 +163,7 @@ def test_the_search_finds_norms_as_small_as_those_of_foolbox(digits: Any) -> Non
     assert float(distance(ours, images).median()) <= 1.02 * float(distance(theirs, images).median())
 
 
+@pytest.mark.slow
 def test_a_random_model_is_attacked_through_the_mean_margin_of_its_draws() -> None:
     """Logits with noise +2 in one draw and -2 in the other, so that their mean has none."""
 

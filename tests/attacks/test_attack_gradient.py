@@ -97,6 +97,7 @@ def test_signs_agree_with_the_mean_gradient_s_as_often_as_the_normal_law_says() 
         assert agreement == pytest.approx(expected, abs=0.012)  # four standard errors
 
 
+@pytest.mark.slow
 def test_a_draw_that_a_pass_shares_is_averaged_by_the_loop_only() -> None:
     images, labels = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64), torch.tensor([0])
 

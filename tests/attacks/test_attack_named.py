@@ -248,7 +248,7 @@ OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(sorted(ATTACKS)),
     output=st.sampled_from(sorted(OUTPUTS)),

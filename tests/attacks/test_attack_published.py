@@ -9,35 +9,26 @@ one or two seeds of each; the mean of four cases has a standard error of at most
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from attack_cases import seeded
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.square import SquareAttack
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from benchmarks.attack_strength import EPSILON, LOGGER, OBJECTIVES, PUBLISHED_NORM, train
 from robustsearch.attacks.apgd import apgd, apgd_targeted
-from robustsearch.attacks.gradient import crafting
-from robustsearch.attacks.named import pgd
-from robustsearch.attacks.objectives import cross_entropy, dlr
 from robustsearch.attacks.square import square
 from robustsearch.attacks.starts import uniform_in_ball
 from robustsearch.recipe import Norm
 
 MEAN_TOLERANCE, TOLERANCE = 0.5, 1.5
 """Points of robust accuracy by which ours may be weaker in the mean of the cases, and in each."""
-EPSILON: dict[str, dict[Norm, float]] = {
-    "plain": {"linf": 0.05, "l2": 0.4},
-    "robust": {"linf": 0.12, "l2": 0.6},
-}
 CASES = [(name, norm) for name in EPSILON for norm in EPSILON[name]]
-LOGGER = logging.getLogger("pyautoattack")  # without one, it warns where a gradient is zero
 
 
 pytestmark = pytest.mark.slow
@@ -56,28 +47,6 @@ def labels() -> Tensor:
 @pytest.fixture(scope="module")
 def networks(images: Tensor, labels: Tensor) -> dict[str, nn.Module]:
     return {"plain": train(images, labels, adversarial=False), "robust": train(images, labels, adversarial=True)}
-
-
-def train(images: Tensor, labels: Tensor, *, adversarial: bool) -> nn.Module:
-    """Eight epochs; the robust network on PGD-5 examples."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10),
-        )  # fmt: skip
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(8):
-        for batch in torch.randperm(len(images), generator=generator).split(64):
-            inputs = images[batch]
-            if adversarial:
-                with crafting(model):
-                    inputs = pgd(model, inputs, labels[batch], epsilon=0.15, step=0.06, steps=5, generator=generator)
-            optimizer.zero_grad()
-            F.cross_entropy(model(inputs), labels[batch]).backward()
-            optimizer.step()
-    return model.eval().requires_grad_(False)
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -107,10 +76,6 @@ def check_strength(
     assert sum(weaker) / len(weaker) <= MEAN_TOLERANCE, weaker
 
 
-def name_of(norm: Norm) -> str:
-    return {"linf": "Linf", "l2": "L2"}[norm]
-
-
 @pytest.mark.parametrize("norm", EPSILON["robust"])
 def test_apgd_makes_the_published_steps_from_the_same_start(
     norm: Norm, networks: dict[str, nn.Module], images: Tensor, labels: Tensor
@@ -132,22 +97,22 @@ def test_apgd_makes_the_published_steps_from_the_same_start(
     ours = torch.stack(seen[:41])
     seen.clear()
     start = uniform_in_ball(norm, epsilon=epsilon, generator=seeded(0))(batch)
-    peer = APGDAttack(model, n_iter=100, norm=name_of(norm), eps=epsilon, logger=LOGGER)
+    peer = APGDAttack(model, n_iter=100, norm=PUBLISHED_NORM[norm], eps=epsilon, logger=LOGGER)
     peer.init_hyperparam(batch)
     peer.attack_single_run(batch, labels, x_init=start)
     torch.testing.assert_close(ours, torch.stack(seen[:41]), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("loss", ["ce", "dlr"])
+@pytest.mark.parametrize("loss", OBJECTIVES)
 def test_apgd_is_as_strong(loss: str, networks: dict[str, nn.Module], images: Tensor, labels: Tensor) -> None:
-    steps, objective = 20, {"ce": cross_entropy, "dlr": dlr}[loss]
+    steps, objective = 20, OBJECTIVES[loss]
 
     def ours(model: nn.Module, norm: Norm, epsilon: float, seed: int) -> Tensor:
         options: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "steps": steps, "objective": objective}
         return apgd(model, images, labels, generator=seeded(seed), **options)
 
     def theirs(model: nn.Module, norm: Norm, epsilon: float, seed: int) -> Tensor:
-        options: dict[str, Any] = {"eps": epsilon, "norm": name_of(norm), "n_iter": steps, "loss": loss}
+        options: dict[str, Any] = {"eps": epsilon, "norm": PUBLISHED_NORM[norm], "n_iter": steps, "loss": loss}
         return APGDAttack(model, seed=seed, logger=LOGGER, **options).perturb(images, labels)
 
     check_strength(ours, theirs, networks, images, labels, seeds=2)
@@ -162,7 +127,7 @@ def test_targeted_apgd_is_as_strong(networks: dict[str, nn.Module], images: Tens
 
     def theirs(model: nn.Module, norm: Norm, epsilon: float, seed: int) -> Tensor:
         options: dict[str, Any] = {
-            "eps": epsilon, "norm": name_of(norm), "n_iter": steps, "n_target_classes": targets
+            "eps": epsilon, "norm": PUBLISHED_NORM[norm], "n_iter": steps, "n_target_classes": targets
         }  # fmt: skip
         return APGDAttack_targeted(model, seed=seed, logger=LOGGER, **options).perturb(images, labels)
 
@@ -178,7 +143,7 @@ def test_square_is_as_strong(networks: dict[str, nn.Module], images: Tensor, lab
 
     def theirs(model: nn.Module, norm: Norm, epsilon: float, seed: int) -> Tensor:
         # It does not count its first query.
-        return SquareAttack(model, norm=name_of(norm), eps=epsilon, n_queries=queries - 1, seed=seed).perturb(
+        return SquareAttack(model, norm=PUBLISHED_NORM[norm], eps=epsilon, n_queries=queries - 1, seed=seed).perturb(
             images, labels
         )
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.stats
-import torchvision
 from numpy.typing import NDArray
 
 from robustsearch.data import DATASETS, Dataset, Split, load
@@ -169,6 +168,8 @@ def md5(path: Path) -> str:
 
 def declare_published(monkeypatch: pytest.MonkeyPatch, root: Path, name: str) -> Any:
     """Write torchvision's table of checksums anew, as if the files below `root` were the published ones."""
+    import torchvision  # with its compiler of networks: seconds, for the few tests that need them
+
     if name == "svhn":
         table = {
             part: [

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torchvision
 from data_cases import (
     PUBLISHED,
     assert_well_formed,
@@ -146,6 +145,8 @@ def test_published_files_with_other_classes_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_genuine_fashion_mnist(tmp_path: Path) -> None:
+    from torchvision.datasets import FashionMNIST
+
     raw = tmp_path / "FashionMNIST/raw"
     raw.mkdir(parents=True)
     for archive in DEBIAN_FASHION_MNIST.glob("*.gz"):
@@ -154,7 +155,7 @@ def test_genuine_fashion_mnist(tmp_path: Path) -> None:
     assert_well_formed(dataset)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (55_000, 5_000, 10_000)
     assert np.bincount(dataset.validation.labels).tolist() == [500] * 10
-    theirs = torchvision.datasets.FashionMNIST(tmp_path, train=True, download=False)
+    theirs = FashionMNIST(tmp_path, train=True, download=False)
     whole = Split(theirs.data.numpy()[..., None], theirs.targets.numpy())
     assert examples(dataset.train, dataset.validation) == examples(whole)
     # The moments of all 60,000 training images, as published everywhere.

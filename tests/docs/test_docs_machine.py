@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +14,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
+import pydantic
 import pytest
 
 from .test_docs_mistakes import PAGE
@@ -21,19 +25,29 @@ ROOT = PAGE.parents[1]
 ROWS = dict(re.findall(r"^\| ([^|`]+?) \| [^|]+ \| ([^|]+) \|$", PAGE.read_text().partition("## The machine")[2], re.M))
 
 
-def asked(*command: str | Path, folder: Path = ROOT) -> tuple[int, str]:
-    """Exit code and errors of a command, started in a folder."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+def asked(*command: str | Path, folder: Path = ROOT, **environment: str) -> tuple[int, str]:
+    """Exit code and errors of a command, started in a folder, with a changed environment."""
+    changed = os.environ | environment
+    done = subprocess.run(command, cwd=folder, env=changed, capture_output=True, text=True, timeout=100)
     return done.returncode, done.stderr
 
 
 def older_python() -> str:
     """An interpreter of before 3.11."""
+    return found_older_python() or pytest.skip("there is no Python of before 3.11 here")
+
+
+@functools.cache
+def found_older_python() -> str | None:
+    """The same, itself and not what may stand in the path for it; None where there is none."""
     for minor in (10, 9, 8):
         python = shutil.which(f"python3.{minor}")
-        if python and not subprocess.run([python, "-c", ""], capture_output=True).returncode:
-            return python
-    pytest.skip("there is no Python of before 3.11 here")
+        if python:
+            itself = [python, "-c", "import sys; print(sys.executable)"]
+            found = subprocess.run(itself, capture_output=True, text=True)
+            if not found.returncode:
+                return found.stdout.strip()
+    return None
 
 
 def with_an_older_python(_: Path) -> tuple[int, str]:
@@ -54,6 +68,11 @@ def make_in_another_folder(folder: Path) -> tuple[int, str]:
 
 def without_the_environment(_: Path) -> tuple[int, str]:
     return asked(sys.executable, "-S", "-B", "-m", "robustsearch.run", "--space", "lwta")
+
+
+def packages_without_robustsearch(_: Path) -> tuple[int, str]:
+    packages = str(Path(pydantic.__file__).parents[1])  # without -S, Python would find there what was installed by `-e`
+    return asked(sys.executable, "-S", "-B", "-m", "robustsearch.run", "--space", "lwta", PYTHONPATH=packages)
 
 
 def figures_without_the_environment(_: Path) -> tuple[int, str]:
@@ -99,6 +118,33 @@ def data_that_cannot_be_written(folder: Path) -> tuple[int, str]:
         return run("--dataset", "cifar10", "--data-dir", storage)
 
 
+def temporary_files_without_room(folder: Path) -> tuple[int, str]:
+    with disk(folder, "size=1m") as place, patch.dict(os.environ, TMPDIR=str(place)):
+        return run("--storage", folder / "runs")
+
+
+def temporary_files_that_cannot_be_written(folder: Path) -> tuple[int, str]:
+    with disk(folder, "ro") as place, patch.dict(os.environ, TMPDIR=str(place)):
+        return run("--storage", folder / "runs")
+
+
+def less_memory_than_a_search_takes(folder: Path) -> tuple[int, str]:
+    """In a control group of its own, of either version."""
+    root = Path("/sys/fs/cgroup")
+    old = root / "memory"
+    group = (old if old.is_dir() else root) / f"robustsearch-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")).write_text(str(900 * 2**20))
+    except OSError as error:
+        pytest.skip(f"memory cannot be limited here: {error}")
+    try:
+        command = f"echo $$ > {group}/cgroup.procs && exec {sys.executable} -m robustsearch.run --space lwta"
+        return asked("bash", "-c", command, folder=folder)
+    finally:
+        group.rmdir()
+
+
 def another_server_at_the_address(folder: Path) -> tuple[int, str]:
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     thread = threading.Thread(target=server.serve_forever)
@@ -116,18 +162,25 @@ FAULTS: dict[str, tuple[Callable[[Path], tuple[int, str]], int]] = {
     "one for the environment": (make_with_an_older_python, 2),
     "a Python that is not there": (make_with_a_python_that_is_not_there, 2),
     "the environment is not active": (without_the_environment, 2),
+    "the packages alone are installed": (packages_without_robustsearch, 2),
     "nor for the figures": (figures_without_the_environment, 2),
     "make in another folder": (make_in_another_folder, 2),
     "the figures from another folder": (analysis_in_another_folder, 1),
     "no space left": (storage_that_is_full, 2),
     "a disk that is read-only": (storage_that_is_read_only, 2),
     "a dataset on a disk that is read-only": (data_that_cannot_be_written, 2),
+    "no room for temporary files": (temporary_files_without_room, 2),
+    "temporary files on a disk that is read-only": (temporary_files_that_cannot_be_written, 2),
+    "too little memory": (less_memory_than_a_search_takes, 2),
     "a port with another server": (another_server_at_the_address, 2),
 }
 """Each row that is made here, and its exit code."""
 
 
-@pytest.mark.parametrize("label", FAULTS)
+SLOW = {"too little memory"}
+
+
+@pytest.mark.parametrize("label", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in FAULTS])
 def test_a_fault_has_the_answer_of_the_page(
     label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ CPU, SHAPE = torch.device("cpu"), (3, 8, 8)
 Make = Callable[..., Network]
 
 
-@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("draws", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_every_recipe_has_its_own_prediction(recipe: Recipe, draws: int, make: Make, images: Tensor) -> None:
     """For batches of any size; equal where nothing is random, and in its mean network where something is."""
     deployed = deploy(make(recipe), draws)

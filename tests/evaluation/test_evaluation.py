@@ -18,7 +18,7 @@ from robustsearch.errors import UserError
 from robustsearch.evaluation.intervals import wilson
 from robustsearch.evaluation.protocols import PROTOCOLS, Adversary, protocol
 from robustsearch.evaluation.robust import correctness, evaluate
-from robustsearch.models.build import Network, build_network
+from robustsearch.models.build import Network, network_for
 from robustsearch.recipe import LWTA, PNI, Mix, Model, Recipe, Training
 from robustsearch.training.loop import Trainer
 
@@ -34,7 +34,7 @@ def trained(digits: Dataset) -> Network:
 
 
 def train(recipe: Recipe, digits: Dataset) -> Network:
-    network = build_network(recipe, shape=digits.shape, classes=10, mean=digits.mean, std=digits.std, seed=0)
+    network = network_for(recipe, digits, seed=0)
     trainer = Trainer(network, recipe, digits, 0, torch.device("cpu"))
     for _ in range(recipe.training.epochs):
         trainer.run_epoch()
@@ -96,11 +96,13 @@ def test_cw_counts_at_its_budget_and_reports_its_norms(trained: Network, digits:
     assert 0.05 < rows[0]["cw_norm"] < 5  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_the_report_s_cw_changes_almost_nothing(trained: Network, digits: Dataset) -> None:
     row = measure(trained, digits, adversaries=[one for one in PROTOCOLS["report"].adversaries if one.method == "cw"])
     assert row["cw"] >= row["natural"] - 0.03  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_broken_images_are_dropped_for_the_same_worst_case_and_less_work(trained: Network, digits: Dataset) -> None:
     """Attacks without randomness, so that both ways attack each image alike."""
     adversaries = (
@@ -122,16 +124,10 @@ def test_broken_images_are_dropped_for_the_same_worst_case_and_less_work(trained
 def test_every_method_attacks_through_every_gradient(
     digits: Dataset, method: Literal["fgsm", "pgd", "apgd", "square"], through: Literal["surrogate", "network", "mean"]
 ) -> None:
-    network = build_network(
-        PLAIN.replace(lwta=LWTA().model_dump(), pni=PNI().model_dump()),
-        shape=digits.shape,
-        classes=10,
-        mean=digits.mean,
-        std=digits.std,
-        seed=0,
-    )
-    few = dataclasses.replace(digits, train=digits.train.take(np.arange(12)))
-    row = measure(network, few, adversaries=(Adversary("pgd", method, steps=4, through=through),))
+    network = network_for(PLAIN.replace(lwta=LWTA().model_dump(), pni=PNI().model_dump()), digits, seed=0)
+    few = dataclasses.replace(digits, train=digits.train.take(np.arange(6)))
+    adversary = Adversary("pgd", method, steps=3, through=through)
+    row = measure(network, few, adversaries=(adversary,), passes=2, least_draws=1, gradient_draws=2)
     assert 0 <= row["robust"] <= row["natural"] <= 1  # type: ignore[operator]
 
 
@@ -183,8 +179,8 @@ def test_correctness_is_a_mean_over_fresh_draws(digits: Dataset) -> None:
 
 
 def test_evaluation_is_repeatable_and_touches_no_global_generator(trained: Network, digits: Dataset) -> None:
-    state = torch.get_rng_state()
-    assert measure(trained, digits) == measure(trained, digits)
+    state, few = torch.get_rng_state(), dataclasses.replace(digits, train=digits.train.take(np.arange(20)))
+    assert measure(trained, few) == measure(trained, few)
     assert torch.equal(torch.get_rng_state(), state)
 
 

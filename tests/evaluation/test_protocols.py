@@ -16,7 +16,7 @@ from robustsearch.data import Dataset, to_tensor
 from robustsearch.evaluation.methods import METHODS
 from robustsearch.evaluation.protocols import PROTOCOLS, Protocol
 from robustsearch.evaluation.robust import evaluate
-from robustsearch.models.build import Network, build_network
+from robustsearch.models.build import Network, build_network, network_for
 from robustsearch.models.stochastic import mean_network, surrogate
 from robustsearch.recipe import LWTA, PNI, Attack, Mix, Model, Recipe, Smoothing, Training
 from robustsearch.results import COLUMNS
@@ -41,9 +41,12 @@ def pictures(digits: Dataset, n: int, classes: int = 10) -> tuple[Tensor, Tensor
     return to_tensor(digits.train.images[chosen], CPU), torch.from_numpy(digits.train.labels[chosen])
 
 
-def shortened(name: str, steps: int = 3) -> Protocol:
-    rows = [dataclasses.replace(row, steps=min(row.steps, steps)) for row in PROTOCOLS[name].adversaries]
-    return dataclasses.replace(PROTOCOLS[name], adversaries=tuple(rows))
+def shortened(name: str, steps: int = 2) -> Protocol:
+    rows = [
+        dataclasses.replace(row, steps=min(row.steps, steps), searches=min(row.searches, 2))
+        for row in PROTOCOLS[name].adversaries
+    ]
+    return dataclasses.replace(PROTOCOLS[name], passes=1, least_draws=1, gradient_draws=2, adversaries=tuple(rows))
 
 
 def measure(network: Network, given: tuple[Tensor, Tensor], protocol: Protocol, epsilon: float = 0.1) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def test_logit_ratios_are_left_out_where_there_are_too_few_classes(
 def test_only_hard_gates_meet_the_attacks_made_for_them(
     digits: Dataset, name: str, fields: dict[str, Any], hard: bool
 ) -> None:
-    row = measure(untrained(digits, **fields), pictures(digits, 4), shortened(name, 2))
+    row = measure(untrained(digits, **fields), pictures(digits, 4), shortened(name))
     assert ("straight" in row) == hard
     assert ("naive" in row) == (name == "full" or (hard and name == "standard"))
 
@@ -86,7 +89,7 @@ def test_only_hard_gates_meet_the_attacks_made_for_them(
 def test_argmax_gates_fall_to_the_attacks_made_for_them(digits: Dataset) -> None:
     """On all of digits they leave 69 and 63% in place of 80 and 76 (WRN-10 and 16), 100 steps of one 62 and 54%."""
     recipe = ROBUST.replace(lwta=LWTA(gate="argmax", kl_weight=0.1).model_dump(), **{"training.epochs": 24})
-    network = build_network(recipe, shape=digits.shape, classes=10, mean=digits.mean, std=digits.std, seed=0)
+    network = network_for(recipe, digits, seed=0)
     trainer = Trainer(network, recipe, digits, 0, CPU)
     for _ in range(recipe.training.epochs):
         trainer.run_epoch()
@@ -99,10 +102,14 @@ def test_argmax_gates_fall_to_the_attacks_made_for_them(digits: Dataset) -> None
 def test_the_search_of_cw_gives_the_norms_of_all_images_that_were_right(digits: Dataset) -> None:
     """It comes first of its norm: after other attacks only the images that are hard to break would be left."""
     network = untrained(digits, lwta=LWTA(gate="mean"))
-    images, _ = pictures(digits, 12)
+    images, _ = pictures(digits, 6)
     labels = network(images).argmax(1)
     full = PROTOCOLS["full"]
-    rows = tuple(row for row in full.adversaries if row.norm == "l2")
+    rows = tuple(
+        dataclasses.replace(row, steps=min(row.steps, 25), searches=min(row.searches, 3))
+        for row in full.adversaries
+        if row.norm == "l2"
+    )
     found = measure(network, (images, labels), dataclasses.replace(full, adversaries=rows))
     cw = next(row for row in rows if row.method == "cw")
     with crafting(network), surrogate(network):
@@ -112,6 +119,7 @@ def test_the_search_of_cw_gives_the_norms_of_all_images_that_were_right(digits: 
     assert found["cw_norm"] == pytest.approx(float(norms.median()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_example_is_scored_on_draws_that_did_not_find_it(digits: Dataset) -> None:
     """In a ball of nearly no radius no attack can do anything, so its score is the natural one but for fresh draws.
 

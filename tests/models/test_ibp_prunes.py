@@ -14,7 +14,7 @@ from robustsearch.engines.prepare import prepare
 from robustsearch.evaluation.protocols import Adversary, Protocol
 from robustsearch.evaluation.robust import evaluate
 from robustsearch.latency import Latency, measure
-from robustsearch.models.build import Network, build_network
+from robustsearch.models.build import Network, network_for
 from robustsearch.models.deploy import deploy
 from robustsearch.models.ibp import BlockPrior
 from robustsearch.recipe import IBP, LWTA, Attack, Mix, Model, Recipe, Training
@@ -43,7 +43,7 @@ def trained(ibp: IBP | None, epochs: int = 10) -> Trained:
         attack=Attack(epsilon=DIGITS.epsilon, step=DIGITS.epsilon, steps=1, warmup=0.25),
         training=Training(epochs=epochs),
     )
-    network = build_network(recipe, shape=DIGITS.shape, classes=10, mean=DIGITS.mean, std=DIGITS.std, seed=0)
+    network = network_for(recipe, DIGITS, seed=0)
     trainer = Trainer(network, recipe, DIGITS, 0, CPU)
     for _ in range(epochs):
         trainer.run_epoch()
@@ -69,6 +69,7 @@ def test_two_fifths_of_the_blocks_go_at_equal_robust_accuracy() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("real_timing")
 def test_what_is_left_is_smaller_and_faster_with_the_same_logits() -> None:
     """Beside the network deployed without the prior, which has every block; p50 at batch 1, the better of two."""
     pruned, plain = trained(IBP()).network, trained(None).network
@@ -94,12 +95,12 @@ def test_the_logits_need_their_own_learning_rate() -> None:
 def test_logits_start_alike_and_move_at_their_rate() -> None:
     """One step of Adam moves each by its learning rate, which one-cycle starts at 1/25 of the peak."""
     recipe = Recipe(model=Model(depth=10), lwta=LWTA(ibp=IBP(lr=0.5)), training=Training(batch_size=2000))
-    network = build_network(recipe, shape=DIGITS.shape, classes=10, mean=DIGITS.mean, std=DIGITS.std, seed=0)
+    network = network_for(recipe, DIGITS, seed=0)
     before = [t.detach().clone() for t in network.block_logits()]
     assert len(before) == len([layer for layer in network.modules() if isinstance(layer, BlockPrior)]) == 7
     Trainer(network, recipe, DIGITS, 0, CPU).run_epoch()
     for old, new in zip(before, network.block_logits(), strict=True):
-        torch.testing.assert_close((new - old).abs(), torch.full_like(old, 0.5 / 25), rtol=0.01, atol=0)
+        torch.testing.assert_close((new - old).abs(), torch.full_like(old, 0.5 / 25), rtol=0.05, atol=0)
 
 
 def kernels(network: nn.Module) -> list[torch.Size]:

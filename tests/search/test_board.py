@@ -22,7 +22,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from robustsearch.data import Dataset
-from robustsearch.evaluation.protocols import PROTOCOLS
 from robustsearch.models.build import build_network
 from robustsearch.models.inspect import describe
 from robustsearch.recipe import Model, Recipe
@@ -49,16 +48,14 @@ RECIPE = Recipe.of(
         "training": {"epochs": 2, "batch_size": 40},
     }
 )
-QUICK = replace(PROTOCOLS["quick"], images=40)
 EXAMPLES, ABOUT = "examples/clean_perturbed_difference", "examples/about"
 
 
 @pytest.fixture(scope="module")
-def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Portrait]]:
+def trained(digits: Dataset, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Portrait]]:
     """The logs of a trial of two epochs with a rung after each, and what its network is then."""
     folder = RunFolder(tmp_path_factory.mktemp("board"))
     folder.write_info({})
-    plan = Plan(rungs=(1, 2), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
     worker = Worker.__new__(Worker)
     config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
     worker.setup(config, place=str(folder.root), dataset=digits, plan=plan, threads=1)
@@ -110,8 +107,8 @@ def test_examples_are_images_of_the_rung_within_epsilon_of_them(
     assert portrait.perturbed.max() <= 1
 
 
-def test_examples_come_with_their_class_and_what_they_are_taken_for(digits: Dataset) -> None:
-    plan = Plan(rungs=(), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
+def test_examples_come_with_their_class_and_what_they_are_taken_for(digits: Dataset, plan: Plan) -> None:
+    plan = replace(plan, rungs=())
     recipe = Recipe.of({"model": {"depth": 10}, "training": {"epochs": 2, "batch_size": 40}})
     trial = Trial(recipe, 0, digits, plan)
     trial.advance()
@@ -128,8 +125,8 @@ def test_examples_come_with_their_class_and_what_they_are_taken_for(digits: Data
 
 
 @pytest.mark.slow
-def test_a_portrait_leaves_no_trace_in_the_training(digits: Dataset) -> None:
-    plan = Plan(rungs=(), protocol=QUICK, epsilon=digits.epsilon, epsilon_l2=digits.epsilon_l2)
+def test_a_portrait_leaves_no_trace_in_the_training(digits: Dataset, plan: Plan) -> None:
+    plan = replace(plan, rungs=())
     states = []
     for portrayed in (False, True):
         trial = Trial(RECIPE, 0, digits, plan)

@@ -45,7 +45,8 @@ def test_death_at_every_write(space: Path, tmp_path: Path, when: When) -> None:
         assert faults(folder, chosen) == [], f"{when} write {at}"
 
 
-@pytest.mark.parametrize("sampler", ["tpe", pytest.param("nsga2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 @pytest.mark.timeout(300)
 def test_driver_after_driver_dies(space: Path, tmp_path: Path, sampler: str) -> None:
     chosen, chance = settings(space, trials=8, sampler=sampler, repeats=1), Random(0)

@@ -15,9 +15,6 @@ import pytest
 
 from robustsearch import results
 
-pytest.importorskip("wandb", reason="wandb is not installed")
-from wandb.proto.wandb_internal_pb2 import Record
-
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are no part of the package
 from benchmarks.faults.driven import TINY
 
@@ -28,6 +25,8 @@ FULL, LAST = 1, 4
 
 def records(path: Path) -> Iterator[Any]:
     """The records of a run that was kept offline: protocol buffers in LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
     content, place, whole = path.read_bytes(), HEADER, b""
     while place < len(content):
         room = BLOCK - place % BLOCK
@@ -63,6 +62,7 @@ def logged(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[int]]
 @pytest.mark.long
 @pytest.mark.timeout(400)
 def test_weights_and_biases_is_told_settings_losses_and_both_objectives(tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
     (tmp_path / "tiny.py").write_text(TINY)
     done = subprocess.run(
         [

@@ -115,6 +115,7 @@ def test_a_place_waits_for_all_trials_of_the_one_before() -> None:
     assert scheduler is not None
 
 
+@pytest.mark.slow
 def test_cut_after_any_event_it_goes_on_to_the_same_end() -> None:
     whole = Ledger(None)
     go_on(whole, 2)

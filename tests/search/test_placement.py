@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from robustsearch.errors import UserError
 from robustsearch.search.nodes import Node, room
-from robustsearch.search.placement import _check_speaks, find_place
+from robustsearch.search.placement import _check_speaks, arrange, find_place
 from robustsearch.search.settings import Settings
 
 
@@ -46,6 +46,15 @@ def packed(cpus: int, gpus: int, need: tuple[int, float]) -> int:
 def test_a_node_holds_what_can_be_packed(cpus: int, gpus: int, per_cpu: int, per_gpu: float) -> None:
     node = Node("A", float(cpus), float(gpus))
     assert node.holds(per_cpu, per_gpu) == packed(cpus, gpus, (per_cpu, per_gpu))
+
+
+def test_a_machine_of_many_processors_takes_no_more_trials_than_its_memory_holds() -> None:
+    many = 10**7
+    nodes = [Node("A", float(many), 0.0)]
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024  # MemTotal
+    alone, joined = (arrange(Settings("lwta"), nodes, joined=joined).concurrency for joined in (False, True))
+    assert 1 <= alone <= memory / 0.5e9 < joined == many
+    assert arrange(Settings("lwta", concurrency=2), nodes, joined=False).concurrency == 2
 
 
 def test_room_is_by_device_type_largest_first() -> None:

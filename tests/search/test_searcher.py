@@ -168,7 +168,9 @@ def test_what_a_trial_that_has_ended_reports_stops_it_and_changes_nothing(folder
     assert ledger.log.events == events
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "random"))]
+)
 def test_a_new_driver_goes_on_as_the_old_one_would_have(tmp_path: Path, sampler: str) -> None:
     """Cut between any two trials, and with one trial running, the recipes asked for are those of an uncut search."""
     whole_folder = RunFolder(tmp_path / "whole" / "run")

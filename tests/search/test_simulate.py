@@ -109,9 +109,8 @@ def test_a_log_replays_to_the_same_decisions(folder: RunFolder, sampler: str) ->
 @pytest.mark.parametrize(
     ("other", "kind"), [({"seed": 1}, "ask"), ({"eta": 3}, "stop"), ({"scheduler": "none"}, "stop")]
 )
-def test_a_replay_under_other_settings_says_where_it_differs(folder: RunFolder, other: Any, kind: str) -> None:
-    run(folder, SETTINGS)
-    events, _ = read(folder.events_file)
+def test_a_replay_under_other_settings_says_where_it_differs(other: Any, kind: str) -> None:
+    events = run(None, SETTINGS)[0].log.events
     settings = Settings(**(vars(SETTINGS) | other))
     ledger = Ledger(None)
     searcher, scheduler = make_searcher(settings, ledger, make_study("x"), 0.1), make_scheduler(settings, ledger)
@@ -134,6 +133,7 @@ def test_a_driver_that_died_before_it_could_log_an_ask_is_replayed(folder: RunFo
     assert replay(events, searcher, scheduler, ledger).equal
 
 
+@pytest.mark.slow
 def test_tune_may_tell_a_searcher_late(folder: RunFolder) -> None:
     """Tune calls `on_trial_complete` after a while, and asks for other trials meanwhile: the log still replays."""
     settings = Settings("mix", trials=12, epochs=EPOCHS, sampler="tpe", repeats=0)
@@ -196,6 +196,7 @@ def test_a_settled_front_is_not_repeated() -> None:
     assert not any(entry.role == "repeat" for entry in ledger.entries.values())
 
 
+@pytest.mark.slow
 def test_a_limit_on_latency_stops_slow_trials_and_constrains_the_sampler(folder: RunFolder) -> None:
     settings = Settings("mix", trials=12, epochs=EPOCHS, sampler="tpe", repeats=0, max_latency=3.0)
     ledger, _ = run(folder, settings)
@@ -213,8 +214,8 @@ def test_a_limit_on_latency_stops_slow_trials_and_constrains_the_sampler(folder:
     assert [row["feasible"] for row in rows] == [row["latency_p50"] <= 3.0 for row in rows]
 
 
-def test_what_was_attained_is_that_of_all_points(folder: RunFolder) -> None:
-    ledger, _ = run(folder, SETTINGS)
+def test_what_was_attained_is_that_of_all_points() -> None:
+    ledger, _ = run(None, SETTINGS)
     attained = Attained(ledger)
     base = ledger.entries["baseline"].rows[0]["latency_p50"]
     points = [(row["latency_p50"], row["robust"]) for entry in ledger.searched for row in entry.rows if "robust" in row]
@@ -243,6 +244,7 @@ def test_recorded_trials_answer_for_themselves_and_their_neighbours(folder: RunF
     assert recorded.misses == 1
 
 
+@pytest.mark.slow
 def test_a_record_that_ends_early_fails_where_it_ends(folder: RunFolder) -> None:
     ledger, _ = run(folder, SETTINGS)
     recorded = Recorded(results.read(folder.results).to_pylist(), rungs(EPOCHS, 2))
@@ -250,6 +252,7 @@ def test_a_record_that_ends_early_fails_where_it_ends(folder: RunFolder) -> None
     assert recorded.curve(stopped.recipe).failed == ("stopped", "was not trained any further", 4)
 
 
+@pytest.mark.slow
 def test_a_log_in_memory_holds_what_one_in_a_file_does(folder: RunFolder) -> None:
     on_disk, _ = run(folder, SETTINGS)
     in_memory, _ = run(None, SETTINGS)

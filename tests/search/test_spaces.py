@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustsearch import search_spaces
 from robustsearch.data import Dataset, Split
 from robustsearch.errors import SpaceError
-from robustsearch.models.build import build_network
+from robustsearch.models.build import network_for
 from robustsearch.models.deploy import deploy
 from robustsearch.recipe import MIX_NAMES, Mix, Recipe
 from robustsearch.search import spaces
@@ -18,7 +19,7 @@ from robustsearch.training.loop import Trainer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", spaces.names())
+@pytest.mark.parametrize("name", search_spaces.names())
 def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> None:
     """Each attack of the mix gets its turn at the front, where the method leaves it the choice."""
     few = Split(digits.train.images[:6], digits.train.labels[:6])
@@ -34,7 +35,7 @@ def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> Non
         recipe = sample.recipe.replace(**{"training.batch_size": 6})
         if recipe.training.trades is None and recipe.training.awp is None:
             recipe = recipe.replace(mix=mix.model_dump())
-        network = build_network(recipe, shape=tiny.shape, classes=10, mean=tiny.mean, std=tiny.std, seed=index)
+        network = network_for(recipe, tiny, seed=index)
         losses = Trainer(network, recipe, tiny, index, torch.device("cpu")).run_epoch()
         assert losses["loss"] > 0
         with torch.inference_mode():
@@ -43,7 +44,7 @@ def test_fifty_recipes_build_and_run_one_step(name: str, digits: Dataset) -> Non
         assert torch.allclose(probabilities.sum(1), torch.ones(2), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in spaces.names() if not spaces.find(name).design])
+@pytest.mark.parametrize("name", [name for name in search_spaces.names() if not spaces.find(name).design])
 def test_a_space_says_what_it_is_and_its_settings_depend_on_each_other_rightly(name: str) -> None:
     space = spaces.find(name)
     assert space.summary.endswith(".")

@@ -1,0 +1,61 @@
+"""What is written in C: compiled once for a machine, and kept in the user's cache.
+
+gate.c      gates as operators of onnxruntime, in its layout (`engines.kernel`)
+activate.c  activations of channels-last features with their gradients (`models.fused`)
+vectors.h   what both have: vectors, e^x, log x, random numbers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-ffp-contract=fast")
+
+
+class CompilerError(Exception):
+    """There is no compiler here, or none that understands the source."""
+
+
+def compiled(source: str, **defines: int) -> Path:
+    """A file of this folder as a shared library, from the user's cache where it is there already.
+
+    Raises:
+        CompilerError: it cannot be compiled, or the cache cannot be written.
+    """
+    options = [*FLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustsearch"
+    made = cache / f"{Path(source).stem}-{_fingerprint(source, options)}.so"
+    if made.exists():
+        return made
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "cc"))), None)
+    if compiler is None:
+        raise CompilerError("the gate kernel needs a C compiler, but neither gcc nor cc is there")
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            part = Path(folder) / made.name
+            command = [compiler, *options, str(HERE / source), "-o", str(part), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            if done.returncode:
+                reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
+                raise CompilerError(f"the gate kernel must compile, but {compiler} says: {reason}")
+            os.replace(part, made)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CompilerError(f"the gate kernel must compile into {cache}, but: {error}") from error
+    return made
+
+
+def _fingerprint(source: str, options: list[str]) -> str:
+    """Of all that the compiled code depends on: sources, options, and what the processor can do."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    texts = [(HERE / name).read_text() for name in (source, "vectors.h")]
+    return hashlib.sha256("\n".join([*texts, *options, platform.machine(), abilities]).encode()).hexdigest()[:16]

@@ -1,0 +1,232 @@
+/* Activations of channels-last features, forward and backward, in one pass over memory each.
+ *
+ * Features are [pixels, channels] of all images, `channels` a multiple of BLOCK; a vector holds whole blocks of U units,
+ * where U = 1 stands for ReLU. With gate q = softmax(h) over the units of a block and a = g * h for the gradient g of y:
+ *
+ *   normalised   h = scale * x + shift, a batch norm of running statistics;  y = factor * q * h, or factor * max(h, 0)
+ *                dJ/dx = scale * factor * q * (g + a - sum_v q_v a_v)
+ *   relaxed      xi = softmax((h + G) / tau), G Gumbel;  y = xi * h, and the KL of q to the uniform gate
+ *                dJ/dh = xi * (g + (a - sum_v xi_v a_v) / tau) + k q * (h - sum_v q_v h_v)   for the gradient k of the KL
+ *
+ * Two units take half the work (`Pairs`): only the difference of their logits counts, two vectors hold 8 of those, and the
+ * difference of the Gumbels is logit(r), r uniform.
+ */
+#include <math.h>
+
+#include "vectors.h"
+
+enum { GROUP = 16 }; /* sums of exponentials, at most 8 each, whose product has one logarithm: 2^48 at most */
+
+INLINE V load(const float *p) { return *(const V *)p; }
+INLINE void store(float *p, V x) { *(V *)p = x; }
+
+INLINE V group_sum(V x, int units) {
+    for (int k = 1; k < units; k *= 2) x += partner(x, k);
+    return x;
+}
+
+/* exp(z - max z) over the units: 1 for the largest. */
+INLINE V exponentials(V z, int units) { return exponential(z - group_max(z, units)); }
+
+INLINE V softmax(V z, int units) {
+    V e = exponentials(z, units);
+    return e / group_sum(e, units);
+}
+
+INLINE double total(V x) {
+    double sum = 0;
+    for (int i = 0; i < BLOCK; i++) sum += x[i];
+    return sum;
+}
+
+/* ---- two units: first and second units of the blocks of two vectors, and the gates of both */
+
+typedef struct { V first, second; } Pairs;
+
+static const M firsts = {0, 2, 8, 10, 4, 6, 12, 14}, seconds = {1, 3, 9, 11, 5, 7, 13, 15};
+static const M lower = {0, 8, 1, 9, 4, 12, 5, 13}, upper = {2, 10, 3, 11, 6, 14, 7, 15};
+
+INLINE Pairs apart(V a, V b) { return (Pairs){__builtin_shuffle(a, b, firsts), __builtin_shuffle(a, b, seconds)}; }
+INLINE Pairs load_pairs(const float *p) { return apart(load(p), load(p + BLOCK)); }
+INLINE void store_pairs(float *p, Pairs x) {
+    store(p, __builtin_shuffle(x.first, x.second, lower));
+    store(p + BLOCK, __builtin_shuffle(x.first, x.second, upper));
+}
+
+/* Softmax of (margin, 0), and e^-|margin|. */
+INLINE Pairs shares(V margin, V *behind) {
+    M up = margin >= 0.0f;
+    V e = exponential(choose(up, -margin, margin)), ahead = 1.0f / (1.0f + e), rest = e * ahead;
+    *behind = e;
+    return (Pairs){choose(up, ahead, rest), choose(up, rest, ahead)};
+}
+
+INLINE Pairs pair_gate(Pairs h) {
+    V unused;
+    return shares(h.first - h.second, &unused);
+}
+
+/* Gradient in h for the gradient g of q * h, and `inverse` temperature. */
+INLINE Pairs pair_back(Pairs g, Pairs h, Pairs q, float inverse) {
+    V along = (g.first * h.first - g.second * h.second) * q.first * q.second * inverse;
+    return (Pairs){g.first * q.first + along, g.second * q.second - along};
+}
+
+/* ---- batch norm of running statistics, then the mean gate or ReLU */
+
+INLINE V gate(V h, int units) { return units == 1 ? choose(h > 0.0f, broadcast(1.0f), broadcast(0.0f)) : softmax(h, units); }
+
+INLINE void forward(const float *x, const float *scale, const float *shift, const float *factor, float *y, size_t pixels,
+                    size_t channels, int units) {
+    for (size_t p = 0; p < pixels; p++, x += channels, y += channels)
+        for (size_t c = 0; c < channels; c += BLOCK) {
+            V h = load(x + c) * load(scale + c) + load(shift + c);
+            if (units == 2 && c + BLOCK < channels) {
+                size_t d = c + BLOCK;
+                Pairs both = apart(h, load(x + d) * load(scale + d) + load(shift + d)), q = pair_gate(both);
+                both = (Pairs){both.first * q.first, both.second * q.second};
+                if (factor) {
+                    Pairs f = load_pairs(factor + c);
+                    both = (Pairs){both.first * f.first, both.second * f.second};
+                }
+                store_pairs(y + c, both);
+                c = d;
+                continue;
+            }
+            V out = units == 1 ? choose(h < 0.0f, broadcast(0.0f), h) : h * gate(h, units); /* NaN stays NaN */
+            store(y + c, factor ? out * load(factor + c) : out);
+        }
+}
+
+INLINE void backward(const float *g, const float *x, const float *scale, const float *shift, const float *factor, float *into,
+                     size_t pixels, size_t channels, int units) {
+    for (size_t p = 0; p < pixels; p++, g += channels, x += channels, into += channels)
+        for (size_t c = 0; c < channels; c += BLOCK) {
+            V h = load(x + c) * load(scale + c) + load(shift + c), along = load(g + c);
+            if (factor) along *= load(factor + c);
+            if (units == 2 && c + BLOCK < channels) {
+                size_t d = c + BLOCK;
+                V next = load(g + d);
+                if (factor) next *= load(factor + d);
+                Pairs both = apart(h, load(x + d) * load(scale + d) + load(shift + d)), s = load_pairs(scale + c);
+                Pairs out = pair_back(apart(along, next), both, pair_gate(both), 1.0f);
+                store_pairs(into + c, (Pairs){out.first * s.first, out.second * s.second});
+                c = d;
+                continue;
+            }
+            V q = gate(h, units);
+            V a = along * h;
+            V out = units == 1 ? q * along : q * (along + a - group_sum(q * a, units));
+            store(into + c, out * load(scale + c));
+        }
+}
+
+#define UNITS(f, ...)                                \
+    switch (units) {                                 \
+    case 1: f(__VA_ARGS__, 1); break;                \
+    case 2: f(__VA_ARGS__, 2); break;                \
+    case 4: f(__VA_ARGS__, 4); break;                \
+    default: f(__VA_ARGS__, 8);                      \
+    }
+
+/* Writes scale and shift [2, channels] for `normalised_back`; `factor` [channels] or NULL. */
+void normalised(const float *x, const float *weight, const float *bias, const float *mean, const float *variance,
+                double eps, const float *factor, float *scale, float *y, size_t pixels, size_t channels, int units) {
+    float *shift = scale + channels;
+    for (size_t c = 0; c < channels; c++) {
+        scale[c] = weight[c] / sqrtf(variance[c] + (float)eps);
+        shift[c] = bias[c] - mean[c] * scale[c];
+    }
+    UNITS(forward, x, scale, shift, factor, y, pixels, channels)
+}
+
+void normalised_back(const float *g, const float *x, const float *scale, const float *factor, float *into, size_t pixels,
+                     size_t channels, int units) {
+    UNITS(backward, g, x, scale, scale + channels, factor, into, pixels, channels)
+}
+
+/* ---- the gate of training */
+
+/* Gumbel noise for each unit; for two, logistic noise of opposite signs instead. */
+INLINE V noise(Stream *s, int units) {
+    V r = uniform(s);
+    if (units > 2) return -logarithm(-logarithm(r));
+    V l = logarithm(choose((lane & 1) != 0, 1.0f - partner(r, 1), r)); /* log r, log(1 - r) */
+    return 0.5f * (l - partner(l, 1));
+}
+
+INLINE double relax(const float *h, float *y, float *share, size_t vectors, float inverse, Stream *s, int units) {
+    double kl = 0;
+    size_t i = 0;
+    Stream local = *s;
+    while (i < vectors) {
+        size_t end = i + GROUP < vectors ? i + GROUP : vectors;
+        V products = broadcast(1.0f), pair_products = products, sums = broadcast(0.0f);
+        for (; i < end; i++) {
+            if (units == 2 && i + 1 < end) {
+                /* KL of a pair: log 2 - log(1 + e) - |m| e / (1 + e), for e = e^-|m|. */
+                Pairs x = load_pairs(h + i * BLOCK);
+                V margin = x.first - x.second, r = uniform(&local), e, unused;
+                Pairs xi = shares((margin + logarithm(r / (1.0f - r))) * inverse, &unused);
+                store_pairs(share + i * BLOCK, xi);
+                store_pairs(y + i * BLOCK, (Pairs){xi.first * x.first, xi.second * x.second});
+                V distance = larger(choose(margin >= 0.0f, -margin, margin), broadcast(-87.0f));
+                e = exponential(distance);
+                sums += distance * e / (1.0f + e);
+                pair_products *= 1.0f + e;
+                i++;
+                continue;
+            }
+            V x = load(h + i * BLOCK), xi = softmax((x + noise(&local, units)) * inverse, units);
+            store(share + i * BLOCK, xi);
+            store(y + i * BLOCK, xi * x);
+            /* sum_u q_u log q_u = sum_u q_u z_u - log sum_u e^z_u, for z = h - max h. */
+            V z = x - group_max(x, units), e = exponential(z), whole = group_sum(e, units);
+            sums += e * larger(z, broadcast(-87.0f)) / whole;
+            products *= whole;
+        }
+        kl += total(sums);
+        for (int k = 0; k < BLOCK; k++) kl -= log((double)pair_products[k]) + (k % units ? 0 : log((double)products[k]));
+    }
+    *s = local;
+    return kl + (double)(vectors * (BLOCK / (size_t)units)) * log(units);
+}
+
+INLINE void relax_back(const float *g, const float *h, const float *share, float *into, size_t vectors, float inverse,
+                       float kl, int units) {
+    for (size_t i = 0; i < vectors; i++) {
+        if (units == 2 && i + 1 < vectors) {
+            Pairs x = load_pairs(h + i * BLOCK), q = pair_gate(x);
+            Pairs out = pair_back(load_pairs(g + i * BLOCK), x, load_pairs(share + i * BLOCK), inverse);
+            V slope = kl * q.first * q.second * (x.first - x.second);
+            store_pairs(into + i * BLOCK, (Pairs){out.first + slope, out.second - slope});
+            i++;
+            continue;
+        }
+        V x = load(h + i * BLOCK), xi = load(share + i * BLOCK), along = load(g + i * BLOCK), a = along * x;
+        V out = xi * (along + (a - group_sum(xi * a, units)) * inverse);
+        V q = softmax(x, units);
+        store(into + i * BLOCK, out + kl * q * (x - group_sum(q * x, units)));
+    }
+}
+
+/* Returns the KL summed over all blocks, nats; `vectors` of BLOCK features each. */
+double relaxed(const float *h, float *y, float *share, size_t vectors, double temperature, uint64_t seed, int units) {
+    Stream s = stream(seed, 0);
+    float inverse = (float)(1 / temperature);
+    switch (units) {
+    case 2: return relax(h, y, share, vectors, inverse, &s, 2);
+    case 4: return relax(h, y, share, vectors, inverse, &s, 4);
+    default: return relax(h, y, share, vectors, inverse, &s, 8);
+    }
+}
+
+void relaxed_back(const float *g, const float *h, const float *share, float *into, size_t vectors, double temperature,
+                  double kl, int units) {
+    float inverse = (float)(1 / temperature);
+    switch (units) {
+    case 2: relax_back(g, h, share, into, vectors, inverse, (float)kl, 2); break;
+    case 4: relax_back(g, h, share, into, vectors, inverse, (float)kl, 4); break;
+    default: relax_back(g, h, share, into, vectors, inverse, (float)kl, 8);
+    }
+}
