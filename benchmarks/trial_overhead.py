@@ -48,6 +48,7 @@ def inside(trials: int, folder: Path) -> dict[str, float]:
     from robustsearch import data
     from robustsearch.evaluation.protocols import protocol
     from robustsearch.recipe import Attack, Mix, Model, Recipe, Training
+    from robustsearch.runfolder import RunFolder
     from robustsearch.search.worker import Worker
     from robustsearch.trial import Plan
 
@@ -60,7 +61,8 @@ def inside(trials: int, folder: Path) -> dict[str, float]:
         training=Training(epochs=1, lr=0.01),
     )
     worker = Worker.__new__(Worker)
-    shared: dict[str, Any] = {"root": str(folder), "dataset": dataset, "plan": plan, "threads": 1}
+    RunFolder(folder).write_info({})
+    shared: dict[str, Any] = {"place": str(folder), "dataset": dataset, "plan": plan, "threads": 1}
     rows: dict[str, list[float]] = {}
 
     def timed(name: str, run: Any, *arguments: Any, **named: Any) -> Any:
