@@ -47,10 +47,8 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]
         name = trial.config["trial"]
         del self._lost[name]
         entry = self._ledger.entries[name]
-        if entry.state != "running":
-            return str(
-                self.STOP
-            )  # Tune had given a process of the trial up that was alive, and it was handed out again
+        if entry.state != "running":  # Tune had given up a process of it that was alive, and it was handed out again
+            return str(self.STOP)
         goes_on = True
         for row in result["rows"]:
             if self._ledger.report(name, row) and entry.role == "search":
