@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .. import native
+from .paired import channels_last, laid_out_as, per_pixel
 
 BLOCK = 8
 """Channels in a vector."""
@@ -32,7 +33,7 @@ def fits(x: Tensor, units: int) -> bool:
         return False
     if units not in (1, *UNITS) or x.shape[1] % BLOCK or torch.get_num_threads() > 1 or _library() is None:
         return False
-    return x.is_contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.dim() == 2 and x.is_contiguous()
+    return channels_last(x)
 
 
 def normalised(norm: nn.BatchNorm2d, x: Tensor, *, units: int, factor: Tensor | None) -> Tensor:
@@ -69,7 +70,7 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         x, scale, factor = ctx.saved_tensors
         into = torch.empty_like(x)
-        _call("normalised_back", _like(g, x), x, scale, factor, into, *ctx.sizes)
+        _call("normalised_back", laid_out_as(x, g), x, scale, factor, into, *ctx.sizes)
         return into, None, None, None
 
 
@@ -78,7 +79,7 @@ class _Relaxed(torch.autograd.Function):
     def forward(ctx: Any, h: Tensor, units: int, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
         y, share = torch.empty_like(h), torch.empty_like(h)
         kl = _call("relaxed", h, y, share, h.numel() // BLOCK, temperature, seed, units)
-        ctx.per_pixel = h.shape[1] / h.numel()
+        ctx.per_pixel = per_pixel(h)
         ctx.rule = (temperature, units)
         ctx.save_for_backward(h, share)
         ctx.set_materialize_grads(False)
@@ -90,15 +91,10 @@ class _Relaxed(torch.autograd.Function):
         h, share = ctx.saved_tensors
         into = torch.empty_like(h)
         temperature, units = ctx.rule
-        g = torch.zeros_like(h) if g is None else _like(g, h)
+        g = torch.zeros_like(h) if g is None else laid_out_as(h, g)
         kl = 0.0 if g_kl is None else float(g_kl) * ctx.per_pixel
         _call("relaxed_back", g, h, share, into, h.numel() // BLOCK, temperature, kl, units)
         return into, None, None, None
-
-
-def _like(g: Tensor, x: Tensor) -> Tensor:
-    """`g` in the layout of `x`."""
-    return g if g.stride() == x.stride() else torch.empty_like(x).copy_(g)
 
 
 _TYPES: dict[str, list[Any]] = {

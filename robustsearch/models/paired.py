@@ -34,7 +34,22 @@ def fits(h: Tensor) -> bool:
     """
     if h.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
         return False
+    return channels_last(h)
+
+
+def channels_last(h: Tensor) -> bool:
+    """Whether the channels of `[N, C, H, W]` or `[N, C]` lie side by side in memory."""
     return h.is_contiguous(memory_format=torch.channels_last) if h.dim() == 4 else h.dim() == 2 and h.is_contiguous()
+
+
+def laid_out_as(h: Tensor, g: Tensor) -> Tensor:
+    """`g` in the layout of `h`."""
+    return g if g.stride() == h.stride() else torch.empty_like(h).copy_(g)
+
+
+def per_pixel(h: Tensor) -> float:
+    """1 / (images * pixels), the KL's share of each."""
+    return h.shape[1] / max(h.numel(), 1)
 
 
 def paired_gate(
@@ -66,7 +81,7 @@ class _PairedGate(torch.autograd.Function):
         kl = slope = None
         if with_kl:
             kl, slope = _kl(margin)
-            kl.mul_(_per_pixel(h))
+            kl.mul_(per_pixel(h))
         ctx.save_for_backward(h, weights, None if temperature is None else share, slope)
         ctx.temperature = temperature
         return (pairs * weights).as_strided(h.shape, h.stride()), kl
@@ -75,7 +90,7 @@ class _PairedGate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor, g_kl: Tensor | None) -> tuple[Tensor, None, None, None, None]:
         h, weights, share, slope = ctx.saved_tensors
-        g = _pairs(g if g.stride() == h.stride() else torch.empty_like(h).copy_(g))
+        g = _pairs(laid_out_as(h, g))
         along = None
         if share is not None:
             product = torch.view_as_complex(g) * torch.view_as_complex(_pairs(h))
@@ -83,7 +98,7 @@ class _PairedGate(torch.autograd.Function):
             if ctx.temperature != 1:
                 along.mul_(1 / ctx.temperature)
         if slope is not None and g_kl is not None:
-            g_kl = g_kl * (0.5 * _per_pixel(h))
+            g_kl = g_kl * (0.5 * per_pixel(h))
             along = slope * g_kl if along is None else along.addcmul_(slope, g_kl)
         into = g * weights if along is None else torch.view_as_real(torch.complex(along, -along)).addcmul_(g, weights)
         return into.as_strided(h.shape, h.stride()), None, None, None, None
@@ -116,8 +131,3 @@ def _kl(margin: Tensor) -> tuple[Tensor, Tensor]:
         logarithms += ahead[whole:].log().sum()
     total = logarithms + torch.dot(behind, distance)
     return total, behind.mul_(ahead).mul_(margin)
-
-
-def _per_pixel(h: Tensor) -> float:
-    """1 / (images * pixels), the KL's share of each."""
-    return h.shape[1] / max(h.numel(), 1)

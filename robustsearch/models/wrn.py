@@ -60,18 +60,20 @@ def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
 
     It can be for ReLU and for gates that are the mean gate now, unless a gradient of parameters or a hook is asked for.
     """
-    if not isinstance(norm, BatchNorm) or norm.training or norm._forward_hooks or activation._forward_hooks:
-        return activation(norm(x))  # type: ignore[no-any-return]
     units = 1 if isinstance(activation, nn.ReLU) else 0
     if isinstance(activation, LWTA) and activation.mode != "straight" and activation.rule(training=False) == (0.0, 1.0):
         units = activation.units
-    learns = torch.is_grad_enabled() and any(
-        parameter.requires_grad for part in (norm, activation) for parameter in part.parameters()
-    )
-    if learns or activation._forward_pre_hooks or not fused.fits(x, units):
+    if not isinstance(norm, BatchNorm) or norm.training or _watched(norm, activation) or not fused.fits(x, units):
         return activation(norm(x))  # type: ignore[no-any-return]
     factor = activation.factor() if isinstance(activation, LWTA) else None
     return fused.normalised(norm, x, units=units, factor=factor)
+
+
+def _watched(*parts: nn.Module) -> bool:
+    """Whether a hook listens to what goes through these, or a gradient of a parameter of theirs is recorded."""
+    hooks = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+    learns = torch.is_grad_enabled() and any(value.requires_grad for part in parts for value in part.parameters())
+    return hooks or learns
 
 
 class GlobalAverage(nn.Module):

@@ -25,11 +25,8 @@ INLINE V group_sum(V x, int units) {
     return x;
 }
 
-/* exp(z - max z) over the units: 1 for the largest. */
-INLINE V exponentials(V z, int units) { return exponential(z - group_max(z, units)); }
-
 INLINE V softmax(V z, int units) {
-    V e = exponentials(z, units);
+    V e = exponential(z - group_max(z, units));
     return e / group_sum(e, units);
 }
 
@@ -53,18 +50,14 @@ INLINE void store_pairs(float *p, Pairs x) {
     store(p + BLOCK, __builtin_shuffle(x.first, x.second, upper));
 }
 
-/* Softmax of (margin, 0), and e^-|margin|. */
-INLINE Pairs shares(V margin, V *behind) {
+/* Softmax of (margin, 0). */
+INLINE Pairs shares(V margin) {
     M up = margin >= 0.0f;
     V e = exponential(choose(up, -margin, margin)), ahead = 1.0f / (1.0f + e), rest = e * ahead;
-    *behind = e;
     return (Pairs){choose(up, ahead, rest), choose(up, rest, ahead)};
 }
 
-INLINE Pairs pair_gate(Pairs h) {
-    V unused;
-    return shares(h.first - h.second, &unused);
-}
+INLINE Pairs pair_gate(Pairs h) { return shares(h.first - h.second); }
 
 /* Gradient in h for the gradient g of q * h, and `inverse` temperature. */
 INLINE Pairs pair_back(Pairs g, Pairs h, Pairs q, float inverse) {
@@ -166,12 +159,12 @@ INLINE double relax(const float *h, float *y, float *share, size_t vectors, floa
             if (units == 2 && i + 1 < end) {
                 /* KL of a pair: log 2 - log(1 + e) - |m| e / (1 + e), for e = e^-|m|. */
                 Pairs x = load_pairs(h + i * BLOCK);
-                V margin = x.first - x.second, r = uniform(&local), e, unused;
-                Pairs xi = shares((margin + logarithm(r / (1.0f - r))) * inverse, &unused);
+                V margin = x.first - x.second, r = uniform(&local);
+                Pairs xi = shares((margin + logarithm(r / (1.0f - r))) * inverse);
                 store_pairs(share + i * BLOCK, xi);
                 store_pairs(y + i * BLOCK, (Pairs){xi.first * x.first, xi.second * x.second});
                 V distance = larger(choose(margin >= 0.0f, -margin, margin), broadcast(-87.0f));
-                e = exponential(distance);
+                V e = exponential(distance);
                 sums += distance * e / (1.0f + e);
                 pair_products *= 1.0f + e;
                 i++;
