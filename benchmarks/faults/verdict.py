@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,13 +14,12 @@ from benchmarks.faults.kills import PROGRAMS, SHARES, Strike
 from benchmarks.faults.points import faults
 from robustsearch import data
 from robustsearch.checkpoint import read as read_checkpoint
-from robustsearch.evaluation.protocols import protocol
 from robustsearch.events import read
 from robustsearch.runfolder import RunFolder
-from robustsearch.search.halving import rungs
+from robustsearch.search.assemble import plan_of
 from robustsearch.search.ledger import Entry, Ledger
 from robustsearch.search.settings import Settings
-from robustsearch.trial import Plan, Trial
+from robustsearch.trial import Trial
 
 NOT_REPEATED = ("latency_p50", "latency_p95", "throughput", "train_s", "eval_s", "latency_s", "engine_build_s", "time")
 """Columns that hold times."""
@@ -45,16 +45,9 @@ def most_killed(strikes: Iterable[Strike], number: int) -> list[str]:
 def differences(folder: RunFolder, entry: Entry) -> list[str]:
     """How a trial's rungs differ, by bits, from the same trial without a death: networks, and columns but for times."""
     settings = Settings(**folder.info()["settings"])
-    dataset = data.load(settings.dataset, fraction=settings.fraction)
-    plan = Plan(
-        rungs=rungs(settings.epochs, settings.eta, settings.grace),
-        protocol=protocol(settings.protocol),
-        epsilon=dataset.epsilon,
-        epsilon_l2=dataset.epsilon_l2,
-        engine=settings.engine,
-    )
+    dataset = data.of_settings(asdict(settings))
     torch.set_num_threads(settings.cpus_per_trial)
-    trial = Trial(entry.recipe, entry.seed, dataset, plan)
+    trial = Trial(entry.recipe, entry.seed, dataset, plan_of(settings, dataset))
     found = []
     for row in entry.rows:
         while trial.epoch < row["epoch"]:
