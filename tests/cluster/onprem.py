@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from installed import ROOT, network
 from machines import Lan, wait_for
 
@@ -23,14 +23,14 @@ esac
 takes a machine for lost that is silent three times (each takes 13 s) instead of five."""
 
 
-@contextmanager
-def rack(folder: Path) -> Iterator[Lan]:
+@pytest.fixture
+def lan(tmp_path: Path) -> Iterator[Lan]:
     """The machines, on which nothing runs yet; where they cannot be made, skips."""
     text = (ROOT / "cluster" / "onprem.yaml").read_text()
     assert text.count("ssh_user: robustsearch") == 1
     assert all(address in text for name, address in ADDRESSES.items() if name != "desk")
     shared = {"onprem.yaml": text.replace("ssh_user: robustsearch", "ssh_user: root").encode()}
-    with network(folder, OWN, addresses=ADDRESSES, shared=shared, modules=("aiohttp",)) as lan:
+    with network(tmp_path, OWN, addresses=ADDRESSES, shared=shared, modules=("aiohttp",)) as lan:
         yield lan
 
 

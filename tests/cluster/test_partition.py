@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pandas as pd
 import pytest
 from installed import events, half_way, hosts, search, submitted, timeline, tunnel
 from machines import Lan, wait_for
-from onprem import FILE, rack, up
+from onprem import FILE, lan, up
+
+__all__ = ["lan"]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
-
-
-@pytest.fixture
-def lan(tmp_path: Path) -> Iterator[Lan]:
-    """The machines."""
-    with rack(tmp_path) as lan:
-        yield lan
 
 
 def test_what_both_sides_write_is_there_once(lan: Lan) -> None:
