@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import re
-import shlex
 import sys
 from dataclasses import fields
 from datetime import datetime
@@ -53,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="S", help="seed of the search and of its trials (0)")
     add("--sampler", metavar="NAME", help="auto (default), tpe, gp, nsga2, random")
     add("--scheduler", metavar="NAME", help="mo-asha (default) stops trials early; none does not")
-    add("--eta", type=int, metavar="E", help="rungs E times apart, at each the best 1 in E * E go on (2)")
+    add("--eta", type=int, metavar="E", help="rungs E times apart, at each the best 1 in E go on (2)")
     add("--grace", type=int, metavar="G", help="epochs before the first rung, at least (4)")
     add("--repeats", type=int, metavar="N", help="further seeds of uncertain front members, at most (N/3)")
     add("--max-latency", type=float, metavar="MS", help="p50 above which a recipe is infeasible")
@@ -77,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 0 done, 1 a trial crashed, 2 bad input, 3 disk or workers failed, 130 interrupted."""
+    """Run the command; returns 0 done, 1 a trial crashed, 2 bad input, 3 disk, workers or Ray lost, 130 interrupted."""
     given = vars(parser().parse_args(arguments))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # the log of a job is read while it grows
@@ -112,10 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (StorageError, WorkersError) as error:
-        print(f"error: {error}\nNothing that was written is lost; to go on: {_resume_command(folder)}", file=sys.stderr)
+        print(folder.farewell(error), file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print(f"\ninterrupted; to go on: {_resume_command(folder)}", file=sys.stderr)
+        print(f"\ninterrupted; to go on: {folder.resume_command}", file=sys.stderr)
         return 130
     if crashed:
         print(f"{crashed} trials crashed; their reasons are in the results (state 'crashed')", file=sys.stderr)
@@ -175,12 +174,6 @@ def _folder(place: dict[str, Any], name: str) -> RunFolder:
     if folder.is_symlink():
         raise RunError(f"a run must lie in the folder of its storage, but {folder} is a link to {folder.readlink()}")
     return RunFolder(folder)
-
-
-def _resume_command(folder: RunFolder) -> str:
-    place = folder.store.parent if folder.store else str(folder.root.parent)
-    storage = "" if place == "runs" else f" --storage {shlex.quote(place)}"
-    return f"python -m robustsearch.run --resume --name {folder.name}{storage}"
 
 
 if __name__ == "__main__":

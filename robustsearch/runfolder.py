@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,17 @@ class RunFolder:
         if folder.store and not folder.is_driven():
             folder.store.fetch()
         return folder
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it at the command line."""
+        place = self.store.parent if self.store else str(self.root.parent)
+        storage = "" if place == "runs" else f" --storage {shlex.quote(place)}"
+        return f"python -m robustsearch.run --resume --name {self.name}{storage}"
+
+    def farewell(self, trouble: object) -> str:
+        """What is said where its search must end."""
+        return f"error: {trouble}\nNothing that was written is lost; to go on: {self.resume_command}"
 
     def is_driven(self) -> bool:
         """Whether a driver of this machine works in the folder now."""

@@ -19,6 +19,7 @@ from ..runfolder import RunFolder
 from . import elsewhere
 from .assemble import make_scheduler, make_searcher, plan_of, sampler_of
 from .closing import draw, examine, say
+from .lifeline import lifeline
 from .machine import check_memory
 from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
 from .settings import Settings
@@ -68,7 +69,7 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         place = find_place(settings, None if folder.store else folder.root, address=address)
         if address is None and not resume:  # which cannot be told to take fewer at a time
             check_memory(place.concurrency)
-        with folder.locked():
+        with folder.locked(), lifeline(folder):
             if folder.store and resume:
                 folder.store.fetch()  # now that nobody else writes there
             folder.write_info(folder.info() if resume else _info(settings, folder, space, dataset, place))
