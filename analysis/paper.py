@@ -33,7 +33,7 @@ def draw_caption(figure: Figure, caption: str) -> None:
     )
     text.set_in_layout(False)
     height = text.get_window_extent().height / figure.bbox.height + 0.03
-    figure.set_layout_engine("constrained", rect=(0, height, 1, 1 - height))
+    figure.set_layout_engine("constrained", rect=(0, height, 1, 0.985 - height))
 
 
 def tick_log(axis: Axis) -> None:

@@ -109,7 +109,7 @@ def confidence(portrait: Portrait) -> tuple[Figure, str]:
         known = table[:, 2] > 0
         right.plot(table[known, 0], table[known, 1], color=WRONG, linewidth=1)
         right.scatter(
-            table[known, 0], table[known, 1], s=8 + 120 * table[known, 2] / len(values), color=WRONG, zorder=3
+            *table[known, :2].T, s=8 + 120 * table[known, 2] / len(values), color=WRONG, zorder=3, clip_on=False
         )
         right.set(xlabel="probability", ylabel="share right", xlim=(0, 1), ylim=(0, 1), title=f"ECE {error:.3f}")
         right.title.set_fontsize(9)
@@ -150,7 +150,7 @@ def slices(portrait: Portrait) -> tuple[Figure, str]:
     )
     with matplotlib.rc_context(style.RC | {"axes.grid": False}):
         count = len(arrays["slice_labels"])
-        figure = Figure(figsize=(style.SIZE[0], 3.4))
+        figure = Figure(figsize=(style.SIZE[0], 3.5))
         panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
         for axis, probability, right, label in zip(
             panels, arrays["slice_probability"], arrays["slice_right"], arrays["slice_labels"], strict=True
