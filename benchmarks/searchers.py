@@ -104,18 +104,31 @@ def draw(runs: dict[str, dict[str, list[Run]]], path: Path) -> None:
         figure.savefig(path, dpi=150)
 
 
+def _look(one: Contender) -> dict[str, Any]:
+    """One colour a sampler, solid with our rule and dashed without; peers' rules have colours of their own."""
+    from robustsearch.analysis import style
+
+    samplers = {"random": style.MUTED, "tpe": style.FRONT, "gp": style.LINES[1], "nsga2": style.LINES[2]}
+    peers = {"ray": style.LINES[3], "syne": style.LINES[4]}
+    ours = "robustsearch" in one.name
+    return {
+        "color": peers.get(one.rule, samplers[one.sampler]),
+        "ls": "--" if one.rule == "none" else "-",
+        "lw": 2.2 if ours else 1.1,
+        "zorder": 3 if ours else 2,
+    }
+
+
 def _draw_problem(problem: Problem, runs: dict[str, list[Run]], left: Any, right: Any) -> None:
-    import matplotlib as mpl
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     from robustsearch.analysis import style
 
-    tints = {one.name: tint for one, tint in zip(CONTENDERS, mpl.colormaps["tab10"].colors, strict=False)}  # type: ignore[attr-defined]
+    looks = {one.name: _look(one) for one in CONTENDERS}
     most = full_cost(runs)
     grid = np.geomspace(most / 50, most, 120)
     for name, found in runs.items():
-        ours = "robustsearch" in name
-        look = {"color": tints[name], "lw": 2.2 if ours else 1.1, "zorder": 3 if ours else 2}
+        look = looks[name]
         curves = []
         for run in found:
             values = np.concatenate([[0.0], attained(run, problem.base)])
@@ -123,7 +136,7 @@ def _draw_problem(problem: Problem, runs: dict[str, list[Run]], left: Any, right
         stack = 100 * np.array(curves)
         ends = np.array([interval(column) for column in stack.T])
         left.plot(grid, stack.mean(axis=0), label=name, **look)
-        left.fill_between(grid, *ends.T, color=tints[name], alpha=0.15, lw=0)
+        left.fill_between(grid, *ends.T, color=look["color"], alpha=0.12, lw=0)
         within = [run[run[:, 0] <= most, 1:3] for run in found]
         sets = np.concatenate([np.full(len(run), number + 1) for number, run in enumerate(within)])
         surface = moocore.eaf(np.concatenate(within), sets=sets, percentiles=[50])
