@@ -73,9 +73,13 @@ class RunFolder:
             RunError: as for `at`.
         """
         folder = cls.at(place)
-        if folder.store and not folder.is_driven():
-            folder.store.fetch()
+        folder.refresh()
         return folder
+
+    def refresh(self) -> None:
+        """Bring a working copy to what the store has; one in which a driver of this machine works is left alone."""
+        if self.store and not self.is_driven():
+            self.store.fetch()
 
     def is_driven(self) -> bool:
         """Whether a driver of this machine works in the folder now."""
