@@ -110,9 +110,9 @@ class RunFolder:
         return network_file(self.checkpoint(trial), epoch)
 
     def fetched_network(self, trial: str, epoch: int) -> Path:
-        """The same, brought from the store where there is one."""
+        """The same, brought from the store where there is one: what is here may be of another run of this name."""
         path = self.network(trial, epoch)
-        if self.store and not path.exists():
+        if self.store:
             self.store.pull([path.relative_to(self.root).as_posix()])
         return path
 

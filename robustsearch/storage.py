@@ -138,7 +138,7 @@ class Store:
                 raise RunError(f"an object of a run must lie in its folder, but got {name!r}")
             if (content := self.get(name)) is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_name(f".{path.name}.part")
+                part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")  # others may bring it too
                 part.write_bytes(content)
                 os.replace(part, path)
                 self._pushed[name] = _stamp(path)

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -91,6 +92,20 @@ def test_objects_come_back(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
     assert (other.root / "results" / "0000.parquet").read_text() == "results/0000.parquet"
     network = RunFolder(other.root, other).fetched_network("0000", 2)
     assert network.read_text() == "trials/0000/network-0002.pt"
+
+
+def test_processes_of_one_machine_bring_one_object_at_a_time(store: Store) -> None:
+    """As when examinations of several trials begin, each of which wants the baseline's network."""
+    content = bytes(1_000_000)
+    store.put("trials/baseline/network-0002.pt", content)
+    stores = [Store(store.url) for _ in range(4)]
+
+    def bring(own: Store) -> bool:
+        return all(RunFolder(own.root, own).fetched_network("baseline", 2).read_bytes() == content for _ in range(3))
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert all(pool.map(bring, stores))
+    assert [path.name for path in (store.root / "trials" / "baseline").iterdir()] == ["network-0002.pt"]
 
 
 def test_nothing_of_another_run_of_this_name_stays(

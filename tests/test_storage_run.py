@@ -81,6 +81,9 @@ def test_driver_killed_and_its_machine_lost(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path / "two")
     assert faults(RunFolder(run.folder), Settings(**run.info["settings"])) == []
     assert {name.split("/")[1] for name in store.names("trials")} == {"baseline", "0000", "0001", "0002", "search"}
+    kept = run.folder / ".tune" / "tune"
+    assert kept.exists()
+    assert not list(kept.rglob("checkpoint_*")), "a worker on another machine does not have that folder"
     assert "figures/pareto.png" in store.names("figures")
     for name in store.names(""):
         assert b"a-secret-key" not in (store.get(name) or b""), name

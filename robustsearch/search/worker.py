@@ -145,12 +145,6 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         if self._trial:
             self._trial.close()
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: checkpoints lie in the run folder, written by the trial itself."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: `setup` has loaded the trial's own."""
-
 
 def _numbers(trial: Trial) -> dict[str, float]:
     """What the last epoch came to, flat, for the loggers of others to show."""
