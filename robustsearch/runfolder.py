@@ -96,6 +96,12 @@ class RunFolder:
         """What `at` needs on any machine."""
         return self.store.url if self.store else str(self.root.resolve())
 
+    def public(self, path: Path) -> str:
+        """Where a person reaches a file or folder of the run: in the store, where there is one."""
+        if not self.store:
+            return str(path)
+        return f"{self.store.url.partition('?')[0]}/{path.relative_to(self.root).as_posix()}"
+
     @property
     def name(self) -> str:
         """Name of the run."""

@@ -92,6 +92,8 @@ def test_objects_come_back(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
     assert (other.root / "results" / "0000.parquet").read_text() == "results/0000.parquet"
     network = RunFolder(other.root, other).fetched_network("0000", 2)
     assert network.read_text() == "trials/0000/network-0002.pt"
+    assert RunFolder.at(f"{URL}?region=us-east-1").public(network) == f"{URL}/trials/0000/network-0002.pt"
+    assert RunFolder(tmp_path).public(network) == str(network)
 
 
 def test_processes_of_one_machine_bring_one_object_at_a_time(store: Store) -> None:

@@ -75,6 +75,8 @@ def test_driver_killed_and_its_machine_lost(tmp_path: Path, monkeypatch: pytest.
     after = store.get("events/00000000.jsonl")
     assert after is not None
     assert after.startswith(before)
+    for line in ("figures/report.html", "figures/pareto.html", "trials"):
+        assert f" s3://bucket/runs/killed/{line}\n" in resumed.stdout, "not where it is on this machine"
 
     run = load.load(Path("s3://bucket/runs/killed"))
     assert run.info["name"] == "killed"

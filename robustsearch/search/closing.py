@@ -78,7 +78,11 @@ def draw(folder: RunFolder, out: Console) -> None:
         points = front.front_table(run.table)
         pareto.show(run, points, out)
         *_, page = pareto.write(run, points, None, folder.figures)
-        say(out, f"Front, interactive: {page}")
+        say(out, f"Front, interactive: {folder.public(page)}")
     except RunError as error:
         say(out, str(error))
-    say(out, f"Report: {report.write(folder.root)}", f"TensorBoard: tensorboard --logdir {folder.trials}")
+    say(
+        out,
+        f"Report: {folder.public(report.write(folder.root))}",
+        f"TensorBoard: tensorboard --logdir {folder.public(folder.trials)}",
+    )
