@@ -122,6 +122,15 @@ class RunFolder:
             self.store.pull([path.relative_to(self.root).as_posix()])
         return path
 
+    def fetched_trial(self, trial: str) -> Path:
+        """The folder of a trial, with the TensorBoard log that the store has, where there is one."""
+        folder = self.trials / checked_name(trial, "a trial")
+        if self.store:
+            names = [name for name in self.store.names(f"trials/{trial}") if ".tfevents." in name]
+            driven = self.is_driven()  # then what is here may still be written
+            self.store.pull(name for name in names if not driven or not (self.root / name).exists())
+        return folder
+
     def portrait(self, trial: str, epoch: int) -> Path:
         """Where the arrays behind the figures of a trial's network lie."""
         return self.root / "portraits" / f"{trial}-{epoch:04d}.npz"
