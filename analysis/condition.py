@@ -30,7 +30,7 @@ def open_anyway(folder: Path) -> tuple[Run, list[str]]:
     Raises:
         RunError: nothing in the folder says that it is a run's.
     """
-    place = RunFolder(folder)
+    place = RunFolder.fetched(folder)
     traces = (place.info_file, place.events_file, place.results)
     if not any(path.exists() for path in traces):
         raise RunError(f"`RUN` must be the folder of a run, but {folder} has no run.json, no events and no results")
@@ -42,7 +42,7 @@ def open_anyway(folder: Path) -> tuple[Run, list[str]]:
         notes.append(f"What was asked is not known: {error}.")
     table = _table(place.results, notes, "results")
     evaluations = _table(place.evaluations, notes, "evaluations")
-    run = Run(folder, info, comparable(results.with_verdicts(table, evaluations)), evaluations)
+    run = Run(place, info, comparable(results.with_verdicts(table, evaluations)), evaluations)
     notes += _progress(place)
     if not table.num_rows:
         notes.append("Nothing has been measured yet: the run has no results.")

@@ -19,13 +19,23 @@ from robustsearch.runfolder import RunFolder
 class Run:
     """What a run wrote."""
 
-    folder: Path
+    files: RunFolder
     info: Mapping[str, Any]
     """`run.json`: name, space, dataset, seed, command, versions, ...; any of them may be missing."""
     table: pa.Table
     """Every row of `results/`, failed trials included, sorted by trial and epoch; timings of one device type alone."""
     evaluations: pa.Table
     """Every row of `evaluations/`: single networks under another protocol, another split or another gate."""
+
+    @property
+    def folder(self) -> Path:
+        """Its folder on this machine."""
+        return self.files.root
+
+    @property
+    def place(self) -> str:
+        """What commands call it: the folder, or the URL of a run in a store."""
+        return self.files.store.url if self.files.store else str(self.folder)
 
     @property
     def name(self) -> str:
@@ -39,15 +49,15 @@ def load(folder: Path) -> Run:
     Raises:
         RunError: it is no run folder, holds no results yet, a file in it cannot be read, or a latency is none.
     """
-    run = RunFolder.fetched(folder)
-    folder = run.root
+    files = RunFolder.fetched(folder)
+    folder = files.root
     if not folder.is_dir():
         raise RunError(f"`RUN` must be a folder, but {folder} is none")
-    info, evaluations = run.info(), results.read(folder / "evaluations")
+    info, evaluations = files.info(), results.read(folder / "evaluations")
     for rows in (table := _results(folder / "results"), evaluations):
         if wrong := untimely(rows)[1]:
             raise RunError(f"{TIMED}, but {folder} has {wrong[0]}")
-    return Run(folder, info, comparable(results.with_verdicts(table, evaluations)), evaluations)
+    return Run(files, info, comparable(results.with_verdicts(table, evaluations)), evaluations)
 
 
 TIMED = "a latency must be above 0 ms"

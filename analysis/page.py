@@ -29,8 +29,8 @@ def document(run: Run, title: str, body: str, *, recipes: Mapping[str, str], plo
         plot: the front that the body holds; None where it holds none.
     """
     data: dict[str, object] = {
-        "folder": shlex.quote(str(run.folder)),
-        "plain": str(run.folder),
+        "folder": shlex.quote(run.place),
+        "plain": run.place,
         "recipes": dict(recipes),
     }
     if plot is not None:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustsearch.errors import RunError
-from robustsearch.runfolder import RunFolder
 
 from .load import Run
 
@@ -69,7 +68,7 @@ def portraits(run: Run, trials: Sequence[str], protocol: str) -> list[Portrait]:
     Raises:
         RunError: they cannot be computed.
     """
-    folder = RunFolder(run.folder)
+    folder = run.files
     epochs = {row["trial"]: row["epoch"] for row in run.table.to_pylist() if row["robust"] is not None}
     paths = {trial: folder.portrait(trial, epochs[trial]) for trial in trials}
     missing = [
@@ -77,7 +76,7 @@ def portraits(run: Run, trials: Sequence[str], protocol: str) -> list[Portrait]:
     ]
     if missing:
         print(f"Computing what {len(missing)} networks do under protocol {protocol} ...", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "robustsearch.examples", str(run.folder), "--protocol", protocol]
+        command = [sys.executable, "-m", "robustsearch.examples", run.place, "--protocol", protocol]
         for trial in missing:
             command += ["--trial", trial]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)

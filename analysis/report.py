@@ -49,8 +49,9 @@ def write(run: Path, out: Path | None = None) -> Path:
     Raises:
         UserError: it is no run's folder, or the page cannot be written.
     """
-    content = page(*open_anyway(run))
-    folder = out or run / "figures"
+    opened, notes = open_anyway(run)
+    content = page(opened, notes)
+    folder = out or opened.files.figures
     path = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)

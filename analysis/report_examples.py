@@ -24,7 +24,7 @@ def adversarial(run: Run, front: Sequence[Row]) -> str:
     if not front:
         return "<p>There is no front whose examples could be shown.</p>\n"
     best = max(front, key=lambda row: (not row["masked"], float(row["robust"])))
-    log = traces.read(run.folder / "trials" / best["trial"])
+    log = traces.read(run.files.fetched_trial(best["trial"]))
     known = [epoch for epoch in log.examples if epoch <= best["epoch"]]
     if not known:
         return f"<p>The log of trial {escape(best['trial'])}, the best, holds no pictures.</p>\n"

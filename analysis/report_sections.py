@@ -190,7 +190,7 @@ def curves(run: Run, front: Sequence[Row]) -> str:
     for row in run.table.to_pylist():
         if row["trial"] in rows and row["robust"] is not None:
             rows[row["trial"]].append(row)
-    logs = {trial: traces.read(run.folder / "trials" / trial) for trial in trials}
+    logs = {trial: traces.read(run.files.fetched_trial(trial)) for trial in trials}
     more = "" if any(log.loss for log in logs.values()) else " The run holds no TensorBoard logs of them."
     return figure(
         image(draw_curves(rows, logs), f"Learning curves of {', '.join(trials)}"),
@@ -238,14 +238,14 @@ def described(row: Row) -> str:
 
 def commands(run: Run) -> str:
     """What makes this run, its checks and this page again."""
-    folder = str(run.folder)
+    folder, logs = run.place, run.files.public(run.files.trials)
     lines = [
         ("the run again", str(run.info.get("command") or "not recorded")),
         ("every decision of the search again, from its log", f"python -m robustsearch.replay {folder}"),
         ("the front again, on the test set", f"python -m robustsearch.evaluate {folder}"),
         ("the figures for paper", f"python -m analysis.pareto {folder} && python -m analysis.importance {folder}"),
         ("this page", f"python -m analysis.report {folder}"),
-        ("training and layers of each trial", f"tensorboard --logdir {folder}/trials"),
+        ("training and layers of each trial", f"tensorboard --logdir {logs}"),
     ]
     return "".join(f'<p>{escape(what)}:</p>\n<pre tabindex="0">{escape(line)}</pre>\n' for what, line in lines)
 

@@ -16,7 +16,6 @@ from robustsearch.ablation.designs import BASE
 from robustsearch.ablation.paths import START, step_of
 from robustsearch.ablation.statistics import Effects, adjusted, mean, paired
 from robustsearch.errors import RunError
-from robustsearch.runfolder import RunFolder
 
 from .load import Run
 from .table_columns import COLUMNS, FINAL, FINAL_SPLIT, PLAIN, REPORT, TABLE_1, TABLE_2, Column, Layout
@@ -129,7 +128,7 @@ def measured(run: Run) -> Measured:
 
 def _final_evaluations(run: Run) -> dict[tuple[str, int], dict[str, Any]]:
     """The evaluations of the adaptive columns by trial and epoch; of trials, not of their variants."""
-    found = results.read(RunFolder(run.folder).evaluations).to_pylist()
+    found = results.read(run.files.evaluations).to_pylist()
     wanted = (FINAL, FINAL_SPLIT, None)
     return {
         (row["trial"], row["epoch"]): row for row in found if (row["protocol"], row["split"], row["variant"]) == wanted
@@ -216,7 +215,7 @@ def _unscaled(effects: Effects, timed: bool) -> Array:
 
 def _asked(run: Run) -> tuple[dict[str, dict[str, Any]], bool]:
     """Rows and their recipes in the order in which the run asked for them, and whether it has ended."""
-    log, _ = events.read(RunFolder(run.folder).events_file)
+    log, _ = events.read(run.files.events_file)
     found: dict[str, dict[str, Any]] = {}
     for event in log:
         if event.kind == "ask":

@@ -74,7 +74,7 @@ def compute(run: Path, trials: list[str], protocol_name: str, images: int) -> li
     chosen = protocol(protocol_name)
     if images < 1:
         raise UserError(f"`--images` must be at least 1, but got {images}")
-    folder = RunFolder(run)
+    folder = RunFolder.fetched(run)
     settings = folder.info().get("settings", {})
     epochs = {
         row["trial"]: row["epoch"] for row in results.read(folder.results).to_pylist() if row["robust"] is not None
@@ -84,7 +84,7 @@ def compute(run: Path, trials: list[str], protocol_name: str, images: int) -> li
     dataset = data.of_settings(settings)
     paths = []
     for trial in trials:
-        network, recipe = load_network(folder.network(trial, epochs[trial]), dataset)
+        network, recipe = load_network(folder.fetched_network(trial, epochs[trial]), dataset)
         arrays, about = portray(network, recipe, dataset, replace(chosen, images=images))
         about |= {"run": folder.name, "trial": trial, "epoch": epochs[trial], "protocol": protocol_name}
         path = folder.portrait(trial, epochs[trial])

@@ -146,8 +146,7 @@ def _resumed(place: dict[str, Any], given: dict[str, Any]) -> RunFolder:
     folder = _folder(place, place["name"])
     if given and not folder.exists():
         return folder  # a scheduler of jobs begins a run and resumes it by one command
-    if folder.store:
-        folder.store.fetch()
+    folder.refresh()
     if not isinstance(folder.info().get("settings"), dict):
         raise RunError(f"run.json must hold the settings of the run, but {folder.info_file} does not")
     return folder

@@ -74,8 +74,7 @@ class RunFolder:
             RunError: as for `at`.
         """
         folder = cls.at(place)
-        if folder.store and not folder.is_driven():
-            folder.store.fetch()
+        folder.refresh()
         return folder
 
     @property
@@ -88,6 +87,11 @@ class RunFolder:
     def farewell(self, trouble: object) -> str:
         """What is said where its search must end."""
         return f"error: {trouble}\nNothing that was written is lost; to go on: {self.resume_command}"
+
+    def refresh(self) -> None:
+        """Bring a working copy to what the store has; one in which a driver of this machine works is left alone."""
+        if self.store and not self.is_driven():
+            self.store.fetch()
 
     def is_driven(self) -> bool:
         """Whether a driver of this machine works in the folder now."""
@@ -104,6 +108,12 @@ class RunFolder:
         """What `at` needs on any machine."""
         return self.store.url if self.store else str(self.root.resolve())
 
+    def public(self, path: Path) -> str:
+        """Where a person reaches a file or folder of the run: in the store, where there is one."""
+        if not self.store:
+            return str(path)
+        return f"{self.store.url.partition('?')[0]}/{path.relative_to(self.root).as_posix()}"
+
     @property
     def name(self) -> str:
         """Name of the run."""
@@ -118,11 +128,20 @@ class RunFolder:
         return network_file(self.checkpoint(trial), epoch)
 
     def fetched_network(self, trial: str, epoch: int) -> Path:
-        """The same, brought from the store where there is one."""
+        """The same, brought from the store where there is one: what is here may be of another run of this name."""
         path = self.network(trial, epoch)
-        if self.store and not path.exists():
+        if self.store:
             self.store.pull([path.relative_to(self.root).as_posix()])
         return path
+
+    def fetched_trial(self, trial: str) -> Path:
+        """The folder of a trial, with the TensorBoard log that the store has, where there is one."""
+        folder = self.trials / checked_name(trial, "a trial")
+        if self.store:
+            names = [name for name in self.store.names(f"trials/{trial}") if ".tfevents." in name]
+            driven = self.is_driven()  # then what is here may still be written
+            self.store.pull(name for name in names if not driven or not (self.root / name).exists())
+        return folder
 
     def portrait(self, trial: str, epoch: int) -> Path:
         """Where the arrays behind the figures of a trial's network lie."""

@@ -19,6 +19,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -137,10 +138,15 @@ class Store:
                 raise RunError(f"an object of a run must lie in its folder, but got {name!r}")
             if (content := self.get(name)) is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_name(f".{path.name}.part")
+                part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")  # others may bring it too
                 part.write_bytes(content)
                 os.replace(part, path)
                 self._pushed[name] = _stamp(path)
+
+    def take_over(self, folder: str, names: Iterable[str]) -> None:
+        """Bring these objects to a folder, and leave nothing else in it: it may be that of another run of this name."""
+        shutil.rmtree(self.root / folder, ignore_errors=True)
+        self.pull(f"{folder}/{name}" for name in names)
 
     def push(self, *folders: str) -> None:
         """Write what has changed in these folders, or files, of the run folder; a checkpoint after all else."""
@@ -174,11 +180,21 @@ class Store:
         self.put(f"events/{segment:08d}.jsonl", lines)
 
     def fetch(self) -> None:
-        """Bring the folder to what the store has, but for the trials, which are fetched one by one."""
+        """Bring the folder to what the store has, but for the trials, which are fetched one by one.
+
+        Nothing of another run stays, one that had this name before and is no longer in the store.
+        """
+        log = b"".join(self.get(name) or b"" for name in self.names("events"))
+        before = self.root / "events.jsonl"
+        if before.exists() and before.read_bytes().partition(b"\n")[0] != log.partition(b"\n")[0]:
+            for path in self.root.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != ".lock":
+                    path.unlink()
         for folder in ("study", "results", "evaluations"):
             self.pull(self.names(folder))
         self.pull(["run.json"])
-        log = b"".join(self.get(name) or b"" for name in self.names("events"))
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / "events.jsonl").write_bytes(log)
 

@@ -7,15 +7,22 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from robustsearch import events, storage
+from robustsearch import events, run, storage
+from robustsearch.data import Dataset
 from robustsearch.errors import RunError, StorageError
 from robustsearch.events import EventLog, read
+from robustsearch.recipe import Attack, Model, Recipe
 from robustsearch.runfolder import RunFolder
+from robustsearch.search.settings import Settings
+from robustsearch.search.worker import DEATHS, Worker
 from robustsearch.storage import Lease, Store
+from robustsearch.trial import Plan
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 from benchmarks.faults.points import SPACE, Death, drive, faults, settings
@@ -85,6 +92,98 @@ def test_objects_come_back(store: Store, tmp_path: Path, monkeypatch: pytest.Mon
     assert (other.root / "results" / "0000.parquet").read_text() == "results/0000.parquet"
     network = RunFolder(other.root, other).fetched_network("0000", 2)
     assert network.read_text() == "trials/0000/network-0002.pt"
+    assert RunFolder.at(f"{URL}?region=us-east-1").public(network) == f"{URL}/trials/0000/network-0002.pt"
+    assert RunFolder(tmp_path).public(network) == str(network)
+
+
+def test_processes_of_one_machine_bring_one_object_at_a_time(store: Store) -> None:
+    """As when examinations of several trials begin, each of which wants the baseline's network."""
+    content = bytes(1_000_000)
+    store.put("trials/baseline/network-0002.pt", content)
+    stores = [Store(store.url) for _ in range(4)]
+
+    def bring(own: Store) -> bool:
+        return all(RunFolder(own.root, own).fetched_network("baseline", 2).read_bytes() == content for _ in range(3))
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert all(pool.map(bring, stores))
+    assert [path.name for path in (store.root / "trials" / "baseline").iterdir()] == ["network-0002.pt"]
+
+
+def test_nothing_of_another_run_of_this_name_stays(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read here, and is no longer in the store."""
+    other = elsewhere(store, tmp_path, monkeypatch)
+    store.root.mkdir(parents=True)
+    with EventLog(store.root / "events.jsonl", store) as log:
+        log.append("start", info={"trials": 3})
+    store.put("run.json", b"the first")
+    store.put("trials/0000/network-0002.pt", b"the first")
+    folder = RunFolder.fetched(other.url)
+    assert folder.fetched_network("0000", 2).read_bytes() == b"the first"
+
+    for name in store.names(""):
+        store._files.delete_file(f"{store._base}/{name}")
+    shutil.rmtree(store.root)
+    store.root.mkdir()
+    with EventLog(store.root / "events.jsonl", store) as log:
+        log.append("start", info={"trials": 4})
+    store.put("trials/0000/network-0002.pt", b"the second")
+    other.fetch()
+    assert not (other.root / "run.json").exists()
+    assert folder.fetched_network("0000", 2).read_bytes() == b"the second"
+    with EventLog(store.root / "events.jsonl", store) as log:
+        log.append("end")
+    kept = folder.fetched_network("0000", 2)
+    other.fetch()
+    assert kept.exists(), "the same run"
+
+
+def test_a_resume_does_not_write_in_a_folder_in_which_a_driver_works(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(store.root, store)
+    folder.write_info({"settings": asdict(Settings(space="lwta"))})
+    store.push("run.json")
+    with folder._alone(), EventLog(store.root / "events.jsonl", store) as log:
+        log.append("start")
+        store.put("events/00000000.jsonl", b"")  # it was read before that
+        code = run.main(["--storage", store.parent, "--name", "one", "--resume", "--space", "lwta", "--trials", "99"])
+        assert (code, "a run is resumed as it was set" in capsys.readouterr().err) == (2, True)
+        assert read(store.root / "events.jsonl")[0] == log.events
+
+
+def test_a_trial_comes_from_the_store_alone_and_its_deaths_are_counted_on_all_machines(
+    store: Store, digits: Dataset, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, plan = Recipe(model=Model(depth=10), attack=Attack(step=0.1, steps=1)), replace(plan, rungs=(6,))
+
+    def begin(machine: str) -> Worker:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        worker = Worker.__new__(Worker)
+        config = {"trial": "0000", "recipe": recipe.to_json(), "seed": 0}
+        worker.setup(config, place=store.url, dataset=digits, plan=plan, threads=1, driver=1)
+        return worker
+
+    for name in ("checkpoint.pt", "network-0002.pt", "events.out.tfevents.1.one.1.0"):  # of another run of this name
+        (store.root / "trials" / "0000").mkdir(parents=True, exist_ok=True)
+        (store.root / "trials" / "0000" / name).write_text("no longer in the store")
+    worker = begin("one")
+    assert worker.step()["epoch"] == 1
+    worker.cleanup()
+    for name in store.names("trials"):
+        assert store.get(name) != b"no longer in the store", name
+    for death in range(DEATHS):
+        begin(f"machine-{death % 2}").cleanup()
+    worker = begin("two")
+    assert worker._broken is None
+    worker.cleanup()
+    worker = begin("three")
+    result = worker.step()
+    worker.cleanup()
+    assert (result["epoch"], result["ended"]) == (1, "crashed")
+    assert result["reason"] == f"its worker died {DEATHS + 1} times in epoch 2"
 
 
 def test_every_event_is_in_the_store_before_it_takes_effect(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from robustsearch.analysis import load
+from robustsearch.analysis import load, report
 from robustsearch.runfolder import RunFolder
 from robustsearch.search.settings import Settings
 from robustsearch.storage import Store
@@ -75,12 +75,21 @@ def test_driver_killed_and_its_machine_lost(tmp_path: Path, monkeypatch: pytest.
     after = store.get("events/00000000.jsonl")
     assert after is not None
     assert after.startswith(before)
+    for line in ("figures/report.html", "figures/pareto.html", "trials"):
+        assert f" s3://bucket/runs/killed/{line}\n" in resumed.stdout, "not where it is on this machine"
 
     run = load.load(Path("s3://bucket/runs/killed"))
     assert run.info["name"] == "killed"
+    html = report.write(Path("s3://bucket/runs/killed"), tmp_path / "page").read_text()
+    assert "python -m robustsearch.evaluate s3://bucket/runs/killed<" in html
+    assert "Learning curves of" in html
+    assert "holds no TensorBoard logs" not in html, "this machine has none of its own"
     monkeypatch.chdir(tmp_path / "two")
     assert faults(RunFolder(run.folder), Settings(**run.info["settings"])) == []
     assert {name.split("/")[1] for name in store.names("trials")} == {"baseline", "0000", "0001", "0002", "search"}
+    kept = tmp_path / "two" / run.folder.relative_to(tmp_path / "test") / ".tune" / "tune"
+    assert kept.exists()
+    assert not list(kept.rglob("checkpoint_*")), "a worker on another machine does not have that folder"
     assert "figures/pareto.png" in store.names("figures")
     for name in store.names(""):
         assert b"a-secret-key" not in (store.get(name) or b""), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RunError
@@ -73,12 +74,17 @@ def draw(folder: RunFolder, out: Console) -> None:
     """Show the front, draw it where a person looks for it, and write the report of the run."""
     from robustsearch.analysis import front, load, pareto, report
 
+    place = Path(folder.store.url) if folder.store else folder.root
     try:
-        run = load.load(folder.root)
+        run = load.load(place)
         points = front.front_table(run.table)
         pareto.show(run, points, out)
         *_, page = pareto.write(run, points, None, folder.figures)
-        say(out, f"Front, interactive: {page}")
+        say(out, f"Front, interactive: {folder.public(page)}")
     except RunError as error:
         say(out, str(error))
-    say(out, f"Report: {report.write(folder.root)}", f"TensorBoard: tensorboard --logdir {folder.trials}")
+    say(
+        out,
+        f"Report: {folder.public(report.write(place))}",
+        f"TensorBoard: tensorboard --logdir {folder.public(folder.trials)}",
+    )

@@ -161,6 +161,8 @@ def _run(
                 storage_path=str((folder.root / ".tune").resolve()),
                 verbose=0,
                 callbacks=elsewhere.callbacks(settings.log_to, folder),
+                # Trials save themselves; what Tune saves at their end goes to a folder that the driver alone may have.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=-1),  # worker and scheduler count
             ),
         ).fit()

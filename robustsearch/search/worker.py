@@ -22,6 +22,8 @@ from .board import METRICS, OTHER, Board
 
 DEATHS = 3
 """How often a worker may die in one epoch of a trial before it is the trial's fault."""
+ATTEMPTS = "attempts.json"
+"""Beside the checkpoint: driver and epoch of the last worker, and how many of these there were."""
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]
@@ -59,9 +61,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                 folder.info()  # a node that joined later may not share the folder, and then has no run.json
             recipe = Recipe.from_json(config["recipe"])
             self._checkpoint = folder.checkpoint(config["trial"])
-            checkpoint.sweep(self._checkpoint.parent)
             if folder.store:
-                folder.store.pull([f"trials/{config['trial']}/checkpoint.pt"])
+                folder.store.take_over(f"trials/{config['trial']}", [self._checkpoint.name, ATTEMPTS])
+            checkpoint.sweep(self._checkpoint.parent)
             self._trial = Trial(recipe, config["seed"], dataset, plan)
             self._trial.load(self._checkpoint)
             if not self._trial.done:
@@ -76,7 +78,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def _deaths(self) -> int:
         """How many workers have died in the trial's next epoch under this driver, this one being alive."""
         assert self._trial
-        file = self._checkpoint.with_name("attempts.json")
+        file = self._checkpoint.with_name(ATTEMPTS)
         now = [self._driver, self._trial.epoch]
         try:
             *before, count = json.loads(file.read_text())
@@ -89,6 +91,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             file.write_text(json.dumps([*now, count]))
 
         patiently(write, file)
+        if store := self._shared[0].store:
+            store.push(f"trials/{file.parent.name}/{ATTEMPTS}")  # the next worker may be on another machine
         return count - 1
 
     def step(self) -> dict[str, Any]:
@@ -140,12 +144,6 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                 self._board.close()
         if self._trial:
             self._trial.close()
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: checkpoints lie in the run folder, written by the trial itself."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: `setup` has loaded the trial's own."""
 
 
 def _numbers(trial: Trial) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,39 @@ END
 test ! -e /shared/.keys/$(hostname).pub || cat /shared/.keys/$(hostname).pub >> ~/.ssh/authorized_keys
 """
 """What a machine of this cloud knows: where AWS is, and whom to let in."""
+
+SERVER = """
+from moto.ec2.responses.instances import InstanceResponse
+from moto.server import main
+told = InstanceResponse._get_param
+InstanceResponse._get_param = lambda self, name, *rest, **more: told(
+    self, "MaxCount" if name == "MinCount" else name, *rest, **more
+)
+main(["-H", "0.0.0.0", "-p", "5000"])
+"""
+"""moto, which starts no more than the fewest instances that would do, starts as many as it may, as AWS does."""
+
+MIRROR = """
+import os, time, boto3
+from pathlib import Path
+s3, seen = boto3.client("s3"), {}
+while True:
+    for bucket in s3.list_buckets()["Buckets"]:
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"]):
+            for each in page.get("Contents", []):
+                path = Path("/shared/s3", bucket["Name"], each["Key"])
+                if seen.get(path) == each["ETag"]:
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                new = path.with_name(f".{path.name}.part")
+                s3.download_file(bucket["Name"], each["Key"], new)
+                if path in seen and path.name == "checkpoint.pt":
+                    os.replace(path, f"{path}.previous")
+                os.replace(new, path)
+                seen[path] = each["ETag"]
+    time.sleep(0.5)
+"""
+"""What is in S3, as files that this host sees; a checkpoint that is replaced is kept, as in a run folder."""
 
 INSTANCES = """
 import json, time, boto3
@@ -53,14 +87,16 @@ class Cloud:
         self.kinds: dict[str, tuple[str, str | None]] = {}
         """Instance type and lifecycle (`spot`), of each instance that there ever was."""
         self.error: BaseException | None = None
-        self._python("-m moto.server -H 0.0.0.0 -p 5000 > /shared/.moto.log 2>&1")
+        for name, script in (("moto", SERVER), ("mirror", MIRROR), ("instances", INSTANCES)):
+            (lan.shared / f".{name}.py").write_text(script)
+        self._python("moto")
         wait_for("moto", lambda: ":5000" in self._service.run("ss -ltn", timeout=20), seconds=120)
-        (lan.shared / ".instances.py").write_text(INSTANCES)
+        self._python("mirror")
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
-    def _python(self, arguments: str) -> subprocess.Popen[str]:
-        line = f"exec ~/.robustsearch/bin/python {arguments}"
+    def _python(self, name: str) -> subprocess.Popen[str]:
+        line = f"exec ~/.robustsearch/bin/python /shared/.{name}.py 2> /shared/.{name}.log"
         process = subprocess.Popen(self._service.command(line), stdout=subprocess.PIPE, text=True)
         self._processes.append(process)
         return process
@@ -68,7 +104,7 @@ class Cloud:
     def _watch(self) -> None:
         """Follow what moto says it runs."""
         try:
-            stream = self._python("/shared/.instances.py 2> /shared/.instances.log").stdout
+            stream = self._python("instances").stdout
             assert stream
             for line in stream:
                 alive = json.loads(line)
@@ -96,6 +132,10 @@ class Cloud:
         """What AWS does with a spot instance that it needs elsewhere."""
         ask = f'import boto3; boto3.client("ec2").terminate_instances(InstanceIds=["{identity}"])'
         self._service.run(f"~/.robustsearch/bin/python -c '{ask}'", timeout=60)
+
+    def bucket(self, name: str) -> Path:
+        """What is in a bucket, as `MIRROR` keeps it."""
+        return self._lan.shared / "s3" / name
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import pandas as pd
 import pytest
 from machines import PATH, Lan, Machine, NoMachines, missing, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -102,12 +103,12 @@ fi
 """
 
 
-def search(name: str, trials: int, options: str = "") -> str:
-    """The command of a small search, which begins or resumes a run on the shared folder."""
+def search(name: str, trials: int, options: str = "", *, storage: str = "/shared/runs", epochs: int = 8) -> str:
+    """The command of a small search, which begins or resumes a run where all machines can reach it."""
     return (
-        f"python -m robustsearch.run --space /shared/small.py --fraction 0.5 --trials {trials} --epochs 8 "
-        "--grace 8 --scheduler none --repeats 0 --final-images 0 "
-        f"--storage /shared/runs --name {name} --resume --address auto {options}"
+        f"python -m robustsearch.run --space /shared/small.py --fraction 0.5 --trials {trials} --epochs {epochs} "
+        f"--grace {epochs} --scheduler none --repeats 0 --final-images 0 "
+        f"--storage {storage} --name {name} --resume --address auto {options}"
     )
 
 
@@ -136,10 +137,27 @@ def steps(folder: Path, trial: str) -> list[list[int]]:
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """The events of a kind in a run's log."""
-    path = folder / "events.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    """The events of a kind in a run's log, which is one file, or segments in a store."""
+    paths = sorted((folder / "events").glob("*.jsonl")) or list(folder.glob("events.jsonl"))
+    lines = "".join(path.read_text() for path in paths).splitlines(keepends=True)
     return [event for event in (json.loads(line) for line in lines if line.endswith("\n")) if event["kind"] == kind]
+
+
+def whole(folder: Path, epochs: int = 8) -> pd.DataFrame:
+    """The results of a `search` of two trials, which are whole: each trial came to its end, and has its epochs once."""
+    frame = pd.read_parquet(folder / "results")
+    assert not frame.duplicated(["trial", "epoch"]).any()
+    assert set(frame["trial"]) == {"baseline", "0000", "0001"}
+    assert set(frame["state"]) == {"completed"}
+    assert frame.groupby("trial")["epoch"].max().eq(epochs).all()
+    return frame
+
+
+def check_resumed(folder: Path, trial: str, epochs: int = 8) -> None:
+    """The last worker of a trial went on from its checkpoint, and came to its end."""
+    after = steps(folder, trial)[-1]
+    assert after[0] > 2
+    assert after == list(range(after[0], epochs + 1))
 
 
 def half_way(folder: Path, host: str) -> list[str]:

@@ -18,7 +18,9 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+T = TypeVar("T")
 
 NEEDED = ("unshare", "nsenter", "setpriv", "ip", "sshd", "ssh", "ssh-keygen", "rsync")
 HOME = Path("/root")
@@ -243,13 +245,14 @@ class Lan:
         self.close()
 
 
-def wait_for(what: str, ready: Callable[[], object], *, seconds: float, every: float = 0.5) -> None:
-    """Wait until `ready()` says something that is true.
+def wait_for(what: str, ready: Callable[[], T], *, seconds: float, every: float = 0.5) -> T:
+    """Wait until `ready()` says something that is true, which is returned.
 
     Raises:
         AssertionError: it is not in time.
     """
     deadline = time.monotonic() + seconds
-    while not ready():
+    while not (said := ready()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
         time.sleep(every)
+    return said

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from installed import ROOT, network
+from installed import ROOT, half_way, network
 from machines import Lan, wait_for
 
 ADDRESSES = {"desk": "192.168.0.1", "head": "192.168.0.10", "w1": "192.168.0.11", "w2": "192.168.0.12"}
@@ -32,6 +33,17 @@ def lan(tmp_path: Path) -> Iterator[Lan]:
     shared = {"onprem.yaml": text.replace("ssh_user: robustsearch", "ssh_user: root").encode()}
     with network(tmp_path, OWN, addresses=ADDRESSES, shared=shared, modules=("aiohttp",)) as lan:
         yield lan
+
+
+def trial_on_w2(folder: Path, job: subprocess.Popen[bytes], log: Path) -> str:
+    """A trial of a job that is half way on w2, as soon as there is one."""
+
+    def there() -> list[str]:
+        assert job.poll() is None, log.read_text()
+        return half_way(folder, "w2")
+
+    (trial,) = wait_for("a trial on w2", there, seconds=300, every=0.2)
+    return trial
 
 
 def up(lan: Lan, note: Callable[[str], None]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
-from installed import half_way, hosts, search, steps, submitted, timeline, tunnel
+from installed import check_resumed, hosts, search, submitted, timeline, tunnel, whole
 from machines import Lan, wait_for
-from onprem import FILE, lan, up
+from onprem import FILE, lan, trial_on_w2, up
 
 __all__ = ["lan"]
 
@@ -28,13 +27,7 @@ def test_up_a_search_that_loses_a_machine_and_down(lan: Lan) -> None:
         tunnel(desk, FILE),
         submitted(desk, "first", search("first", 2, "--gpus-per-trial 1"), log) as job,
     ):
-
-        def on_w2() -> list[str]:
-            assert job.poll() is None, log.read_text()
-            return half_way(folder, "w2")
-
-        wait_for("a trial on w2", on_w2, seconds=300, every=0.2)
-        (lost,) = on_w2()
+        lost = trial_on_w2(folder, job, log)
         machines["w2"].power_off()
         note(f"a machine lost, with trial {lost}")
         assert job.wait(timeout=400) == 0, log.read_text()
@@ -42,16 +35,10 @@ def test_up_a_search_that_loses_a_machine_and_down(lan: Lan) -> None:
     shown = log.read_text()
     assert "2 at a time" in shown
     assert "3 nodes alive" in shown
-    frame = pd.read_parquet(folder / "results")
-    assert not frame.duplicated(["trial", "epoch"]).any()
-    assert set(frame["trial"]) == {"baseline", "0000", "0001"}
-    assert set(frame["state"]) == {"completed"}
-    assert frame.groupby("trial")["epoch"].max().eq(8).all()
+    frame = whole(folder)
     assert frame["robust"].notna().all()
     assert hosts(folder, lost) == ["w2", "w1"]
-    after = steps(folder, lost)[-1]
-    assert after[0] > 2  # from its checkpoint
-    assert after == list(range(after[0], 9))
+    check_resumed(folder, lost)
 
     desk.run(f"ray down --yes {FILE}", timeout=240)
     note("down")

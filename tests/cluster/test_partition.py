@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
-from installed import events, half_way, hosts, search, submitted, timeline, tunnel
+from installed import events, hosts, search, submitted, timeline, tunnel, whole
 from machines import Lan, wait_for
-from onprem import FILE, lan, up
+from onprem import FILE, lan, trial_on_w2, up
 
 __all__ = ["lan"]
 
@@ -20,13 +19,7 @@ def test_what_both_sides_write_is_there_once(lan: Lan) -> None:
     up(lan, note)
     folder, log = lan.shared / "runs" / "first", lan.folder / "job.log"
     with tunnel(desk, FILE), submitted(desk, "first", search("first", 2, "--gpus-per-trial 1"), log) as job:
-
-        def on_w2() -> list[str]:
-            assert job.poll() is None, log.read_text()
-            return half_way(folder, "w2")
-
-        wait_for("a trial on w2", on_w2, seconds=300, every=0.2)
-        (cut,) = on_w2()
+        cut = trial_on_w2(folder, job, log)
         lan.unplug("w2")
         note(f"w2 is cut off, with trial {cut}")
         wait_for(
@@ -38,11 +31,7 @@ def test_what_both_sides_write_is_there_once(lan: Lan) -> None:
         lan.replug("w2")
         assert job.wait(timeout=400) == 0, log.read_text()
         note("the search ends")
-    frame = pd.read_parquet(folder / "results")
-    assert not frame.duplicated(["trial", "epoch"]).any()
-    assert set(frame["trial"]) == {"baseline", "0000", "0001"}
-    assert set(frame["state"]) == {"completed"}
-    assert frame.groupby("trial")["epoch"].max().eq(8).all()
+    frame = whole(folder)
     reports = [(event["trial"], event["row"]["epoch"]) for event in events(folder, "report")]
     assert len(reports) == len(set(reports)) == len(frame)
     wait_for(

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from installed import HOME, ROOT, events, half_way, network, steps, timeline
+from installed import HOME, ROOT, check_resumed, events, half_way, network, timeline, whole
 from machines import PATH, Lan, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -99,8 +98,7 @@ def test_a_node_is_lost_and_the_requeued_job_goes_on(lan: Lan) -> None:
         assert state() in ("PENDING", "CONFIGURING", "RUNNING"), log()
         return half_way(folder, "n3")
 
-    wait_for("a trial on the third node", on_n3, seconds=500)
-    (lost,) = on_n3()
+    (lost,) = wait_for("a trial on the third node", on_n3, seconds=500)
     lan.machines["n3"].power_off()
     note(f"a node lost, with trial {lost}")
     wait_for("the job is requeued", lambda: state() == "PENDING", seconds=300)
@@ -113,11 +111,5 @@ def test_a_node_is_lost_and_the_requeued_job_goes_on(lan: Lan) -> None:
     assert log().count("3 at a time") == 2
     assert len(events(folder, "start")) == 2
     assert events(folder, "end")
-    frame = pd.read_parquet(folder / "results")
-    assert not frame.duplicated(["trial", "epoch"]).any()
-    assert set(frame["trial"]) == {"baseline", "0000", "0001"}
-    assert set(frame["state"]) == {"completed"}
-    assert frame.groupby("trial")["epoch"].max().eq(8).all()
-    after = steps(folder, lost)[-1]
-    assert after[0] > 2  # from its checkpoint
-    assert after == list(range(after[0], 9))
+    whole(folder)
+    check_resumed(folder, lost)
