@@ -1,9 +1,10 @@
 """Two commits on one machine, by ratio: `python -m benchmarks.compare [--base main] [--change HEAD]`.
 
 Both are checked out into git worktrees of their own, and processes of the two take turns, so that what else the machine
-does falls on both. Prints a Markdown table: CPU time of a training step and memory that it adds at its peak, for
-recipes of the project's kinds, and CPU and wall time of `--help`. Medians with quartiles over rounds; ratios of each
-round with 95% intervals. With `--fail-above R` the exit code is 1 where the whole interval of some ratio is above R.
+does falls on both. Prints a Markdown table: CPU time of a training step, what torch allocates in it and what it adds to
+the process at its peak, for recipes of the project's kinds, and CPU and wall time of `--help`. Medians with quartiles
+over rounds; ratios of each round with 95% intervals. With `--fail-above R` the exit code is 1 where the whole interval
+of some ratio is above R.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ import json, resource, sys, time
 from dataclasses import replace
 from pathlib import Path
 import torch
+from torch.profiler import profile
 import robustsearch
 from robustsearch import data
 from robustsearch.models.build import build_network
@@ -73,8 +75,15 @@ for _ in range(steps + 1):
     trainer.run_epoch()
     times.append(time.process_time() - start)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"s": sorted(times[1:])[steps // 2], "MB": (peak - before) / 1024}))
+with profile(profile_memory=True) as profiler:
+    trainer.run_epoch()
+changes = [event.nbytes() for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+taken = [size for size in changes if size > 0]
+figures = sorted(times[1:])[steps // 2], len(taken), sum(taken) / 2**20, (peak - before) / 1024
+print(json.dumps(figures))
 """
+FIGURES = {"CPU s": 3, "allocations": 0, "MB allocated": 0, "MB at the peak": 0}
+"""What `PROBE` prints of a step, and decimals."""
 
 
 def worktree(repository: Path, commit: str, folder: Path) -> Path:
@@ -86,11 +95,10 @@ def worktree(repository: Path, commit: str, folder: Path) -> Path:
 
 
 def step(place: Path, fields: dict[str, object], depth: int, steps: int) -> dict[str, float]:
-    """CPU seconds of a step and MB that training adds at its peak, in a new process."""
+    """The `FIGURES` of a step, in a new process."""
     command = [sys.executable, "-c", PROBE, str(depth), str(steps), json.dumps(fields)]
     done = subprocess.run(command, cwd=place, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
+    return dict(zip(FIGURES, json.loads(done.stdout), strict=True))
 
 
 def help_page(place: Path) -> dict[str, float]:
@@ -128,9 +136,8 @@ def main() -> int:
                         measured[f"`--help`, {name}"][side].append(value)
                 for recipe in given.recipes:
                     for side, place in enumerate(places):
-                        found = step(place, RECIPES[recipe], given.depth, given.steps)
-                        measured[f"step, {recipe}, CPU s"][side].append(found["s"])
-                        measured[f"step, {recipe}, MB at the peak"][side].append(found["MB"])
+                        for name, value in step(place, RECIPES[recipe], given.depth, given.steps).items():
+                            measured[f"step, {recipe}, {name}"][side].append(value)
         finally:
             for place in places:
                 subprocess.run(["git", "-C", str(repository), "worktree", "remove", "--force", str(place)], check=True)
@@ -139,7 +146,7 @@ def main() -> int:
     worse = []
     for name, (base, change) in measured.items():
         one, other = np.array(base), np.array(change)
-        digits = 0 if "MB" in name else 3
+        digits = FIGURES.get(name.rpartition(", ")[2], 3)
         print(f"| {name} | {spread(one, digits)} | {spread(other, digits)} | {ratio(other, one)} |")
         if given.fail_above is not None and interval(other / one)[0] > given.fail_above:
             worse.append(name)

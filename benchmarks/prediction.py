@@ -5,7 +5,8 @@ deployed and run by each engine on one thread. Contenders take turns; a turn is 
 batch, a cell the median over turns with its quartiles. In brackets: times ReLU in the same engine, of the least
 disturbed turn of each. Times are the thread's processor time, which on a quiet machine is the time that passes, and on
 a busy one leaves out what others take. `unfused` is LWTA as it is usually published: every step of the Gumbel softmax
-on its own, nothing folded. Prints a Markdown table.
+on its own, nothing folded. Prints a Markdown table, and K draws to one: median of the ratios of each turn, with its
+95% interval.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from robustsearch.models.deploy import deploy
 from robustsearch.models.lwta import LWTA
 from robustsearch.recipe import Recipe
 
+from .timing import ratio
+
 CPU = torch.device("cpu")
 ENGINES = ("eager", "onnxruntime", "onnxruntime-kernel", "compile")
 DEFAULT = ENGINES[:3]
-BATCHES = {1: 10, 128: 1}
+BATCHES = {1: 10, 128: 3}
 """Batch size to predictions in a turn."""
 NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
     "ReLU": ({}, 1),
@@ -156,7 +159,8 @@ def main() -> None:
         f"{packages}, Python {platform.python_version()}; {device_name(CPU)}, 1 thread; WRN-{arguments.depth}-1, "
         f"images {shape}; n = {arguments.rounds} turns at batch 1, {arguments.batch_rounds} at batch 128\n"
     )
-    columns = []
+    columns: list[list[str]] = []
+    draws: list[str] = []
     for batch, runs in BATCHES.items():
         images = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(1))
         times = turns(found, images, runs, arguments.rounds if batch == 1 else arguments.batch_rounds)
@@ -164,10 +168,18 @@ def main() -> None:
         if "onnxruntime" in relu:
             relu["onnxruntime-kernel"] = relu["onnxruntime"]  # without gates there is nothing to replace
         columns.append([cell(times[:, place], relu[c.asked]) for place, c in enumerate(found)])
+        places = {(c.network, c.asked): place for place, c in enumerate(found)}
+        for (name, engine), place in places.items():
+            one = places.get((name.partition(", K")[0], engine), place)
+            if one != place:
+                more = ratio(times[:, place], times[:, one])
+                draws.append(f"{name}, {engine}, batch {batch}: {more} times one")
     print("| network | engine | batch 1, ms | batch 128, ms | build s |\n|---|---|---|---|---|")
     for place, contender in enumerate(found):
         one, many = (column[place] for column in columns)
         print(f"| {contender.network} | {contender.asked} | {one} | {many} | {contender.prepared.build_s:.2f} |")
+    if draws:
+        print("\n" + "; ".join(draws) + ".")
 
 
 if __name__ == "__main__":

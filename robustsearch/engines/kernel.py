@@ -26,7 +26,6 @@ from .graph import OPSET, GateRule, Graph, UnsupportedLayerError
 from .onnx_model import assemble
 
 DOMAIN, BLOCKED = "robustsearch", "com.microsoft.nchwc"
-UNITS = (2, 4, 8)
 GATE, REPEAT = "Tanh", "Sigmoid"
 SAME_LAYOUT = ("Add", "Sum", "Mul", "Relu", GATE, REPEAT)
 """Operators whose output has the layout of their first input."""
@@ -92,7 +91,8 @@ def model(module: nn.Module, shape: tuple[int, int, int], *, seed: int) -> onnx.
     if len(set(graph.gates)) != 1:
         raise UnsupportedLayerError(f"the gate kernel needs gates of one kind, but got {len(set(graph.gates))}")
     rule = graph.gates[0]
-    if rule.units not in UNITS or (rule.temperature is not None and (rule.scale, rule.temperature) != (0.0, 1.0)):
+    known = rule.temperature is None or (rule.scale, rule.temperature) == (0.0, 1.0)
+    if rule.units not in native.UNITS or not known:
         raise UnsupportedLayerError(f"the gate kernel has 2, 4 or 8 units, winners and softmax, but got {rule}")
     assert isinstance(module, Deployed)
     return _with_kernel(_optimised(written), rule, module.repeats, seed)

@@ -23,15 +23,13 @@ from .paired import channels_last, laid_out_as, per_pixel
 
 BLOCK = 8
 """Channels in a vector."""
-UNITS = (2, 4, 8)
-"""Units of a block that fit into one."""
 
 
 def fits(x: Tensor, units: int) -> bool:
     """Whether the passes below take features `[N, C, H, W]` or `[N, C]` in blocks of `units`; 1 is ReLU."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor or torch.compiler.is_compiling():
         return False
-    if units not in (1, *UNITS) or x.shape[1] % BLOCK or torch.get_num_threads() > 1 or _library() is None:
+    if units not in (1, *native.UNITS) or x.shape[1] % BLOCK or torch.get_num_threads() > 1 or _library() is None:
         return False
     return channels_last(x)
 

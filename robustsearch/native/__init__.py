@@ -17,6 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-ffp-contract=fast")
+UNITS = (2, 4, 8)
+"""Units of a block for which both sources have gates."""
 
 
 class CompilerError(Exception):
@@ -36,7 +38,7 @@ def compiled(source: str, **defines: int) -> Path:
         return made
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "cc"))), None)
     if compiler is None:
-        raise CompilerError("the gate kernel needs a C compiler, but neither gcc nor cc is there")
+        raise CompilerError(f"{source} needs a C compiler, but neither gcc nor cc is there")
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
@@ -45,10 +47,10 @@ def compiled(source: str, **defines: int) -> Path:
             done = subprocess.run(command, capture_output=True, text=True, timeout=120)
             if done.returncode:
                 reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
-                raise CompilerError(f"the gate kernel must compile, but {compiler} says: {reason}")
+                raise CompilerError(f"{source} must compile, but {compiler} says: {reason}")
             os.replace(part, made)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise CompilerError(f"the gate kernel must compile into {cache}, but: {error}") from error
+        raise CompilerError(f"{source} must compile into {cache}, but: {error}") from error
     return made
 
 
