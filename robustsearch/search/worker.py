@@ -31,7 +31,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     `ended` is the state that a trial came to by itself, with its reason: stopped by its own watch, or failed. An
     exception of the trial is such a result, not a dead actor: a retry would end the same. A trial whose worker dies
-    goes on in another one; if that happens `DEATHS` times more in one epoch under one driver, it has crashed.
+    goes on in another one; if that happens `DEATHS` times more in one epoch under one driver, it has crashed. Only
+    workers that have begun the epoch count: Tune may start one for a trial that it then gives to another.
     """
 
     def setup(
@@ -56,6 +57,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         self._trial: Trial | None = None
         self._board: Board | None = None
         self._broken: str | None = None
+        self._is_new = True
         try:
             if not folder.store:
                 folder.info()  # a node that joined later may not share the folder, and then has no run.json
@@ -66,10 +68,6 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             checkpoint.sweep(self._checkpoint.parent)
             self._trial = Trial(recipe, config["seed"], dataset, plan)
             self._trial.load(self._checkpoint)
-            if not self._trial.done:
-                epoch, deaths = self._trial.epoch + 1, self._deaths()
-                if deaths > DEATHS:
-                    self._broken = f"its worker died {deaths} times in epoch {epoch}"
         except StorageError:
             raise
         except Exception as error:
@@ -99,6 +97,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         """Train one epoch, measure at a rung, save."""
         trial = self._trial
         ended = reason = None
+        if self._is_new and trial and not (trial.done or self._broken) and (deaths := self._deaths()) > DEATHS:
+            self._broken = f"its worker died {deaths} times in epoch {trial.epoch + 1}"
+        self._is_new = False
         if trial is None or self._broken:
             ended, reason = "crashed", self._broken
         elif not trial.done:

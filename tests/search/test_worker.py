@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from robustsearch import results
@@ -14,7 +16,7 @@ from robustsearch.runfolder import RunFolder
 from robustsearch.search.ledger import Entry, Ledger
 from robustsearch.search.scheduler import RungScheduler
 from robustsearch.search.worker import DEATHS, Worker
-from robustsearch.trial import Plan
+from robustsearch.trial import Plan, Trial
 
 RECIPE = Recipe(
     model=Model(depth=10),
@@ -66,32 +68,55 @@ def test_a_node_that_does_not_share_the_run_s_folder_says_so(digits: Dataset, pl
 
 
 def test_a_trial_whose_workers_die_in_one_epoch_has_crashed_and_other_losses_do_not_count(
-    digits: Dataset, plan: Plan, tmp_path: Path
+    digits: Dataset, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     RunFolder(tmp_path).write_info({})
-    config = {"trial": "0000", "recipe": RECIPE.to_json(), "seed": 0}
+    recipe = Recipe(
+        model=RECIPE.model, mix=RECIPE.mix, attack=RECIPE.attack, training=Training(epochs=6, batch_size=40)
+    )
+    config = {"trial": "0000", "recipe": recipe.to_json(), "seed": 0}
 
     def begin(driver: int) -> Worker:
         worker = Worker.__new__(Worker)
         worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1, driver=driver)
         return worker
 
-    for driver in (1, 1, 1, 2, 2):  # each dies before its first epoch ends
-        begin(driver).cleanup()
-    worker = begin(2)
-    result = worker.step()
-    worker.cleanup()
+    class Killed(BaseException):
+        """As SIGKILL, nothing catches it."""
+
+    def die(driver: int) -> None:
+        worker = begin(driver)
+        with monkeypatch.context() as patch:
+            patch.setattr(Trial, "advance", kill)
+            with pytest.raises(Killed):
+                worker.step()
+        worker.cleanup()
+
+    def kill(trial: Trial) -> None:
+        raise Killed
+
+    def run(driver: int) -> dict[str, Any]:
+        worker = begin(driver)
+        result = worker.step()
+        worker.cleanup()
+        return result
+
+    for driver in (1, 1, 1, 2, 2):
+        die(driver)
+    result = run(2)
     assert (result["epoch"], result["ended"]) == (1, None)
-    for _ in range(DEATHS + 1):
+    for _ in range(DEATHS):
+        die(2)
+    for _ in range(DEATHS + 1):  # Tune started them for this trial, and gave it to others
         begin(2).cleanup()
-    worker = begin(2)
-    result = worker.step()
-    worker.cleanup()
-    assert (result["epoch"], result["ended"]) == (1, "crashed")
-    assert result["reason"] == f"its worker died {DEATHS + 1} times in epoch 2"
-    worker = begin(3)  # whoever resumes the run may want to know better
-    assert worker._broken is None
-    worker.cleanup()
+    result = run(2)
+    assert (result["epoch"], result["ended"]) == (2, None)
+    for _ in range(DEATHS + 1):
+        die(2)
+    result = run(2)
+    assert (result["epoch"], result["ended"]) == (2, "crashed")
+    assert result["reason"] == f"its worker died {DEATHS + 1} times in epoch 3"
+    assert run(3)["ended"] is None  # whoever resumes the run may want to know better
 
 
 def test_a_recipe_that_raises_is_a_result_with_its_reason(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
