@@ -48,3 +48,10 @@ class Page(HTMLParser):
         assert policy == (
             "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
         )
+
+
+def texts(html: str) -> str:
+    """All text of a page outside its scripts, with single spaces."""
+    parsed = Page(html)
+    shown = ("".join(text) for tag, _, text in parsed.found if tag not in ("script", "style"))
+    return " ".join(" ".join(shown).split())

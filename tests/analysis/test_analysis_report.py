@@ -1,4 +1,4 @@
-"""The report of a run: what its page holds, and what it says of a run in any condition."""
+"""The report of a run: what its page holds."""
 
 from __future__ import annotations
 
@@ -6,28 +6,20 @@ import base64
 import io
 import json
 import shutil
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from pages import Page
+from pages import Page, texts
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from robustsearch.analysis.condition import open_anyway
-from robustsearch.analysis.load import load
 from robustsearch.analysis.report import main, page
-from robustsearch.analysis.report_numbers import domain, failed, history, spent, states, varied
 from robustsearch.events import EventLog
 from robustsearch.recipe import Recipe
-from robustsearch.results import read, write_evaluation, write_trial
+from robustsearch.results import write_evaluation, write_trial
 from robustsearch.search.board import Board
-from robustsearch.search.ledger import Ledger
-from robustsearch.search.live import Attained
 from robustsearch.trial import Portrait
 
 CHECKS = [
@@ -37,13 +29,6 @@ CHECKS = [
 
 NAMES, SHOWN = ("cat", "<dog>", "frog"), np.array([0, 1, 2, 1])
 """Classes, and those of the images in the log."""
-
-
-def texts(html: str) -> str:
-    """All text of a page outside its scripts, with single spaces."""
-    parsed = Page(html)
-    shown = ("".join(text) for tag, _, text in parsed.found if tag not in ("script", "style"))
-    return " ".join(" ".join(shown).split())
 
 
 @pytest.fixture(scope="module")
@@ -158,65 +143,6 @@ def test_a_front_that_is_masked_throughout_has_its_examples_too(folder: Path, ma
     assert "It fails a masking check, as all of the front does." in shown
 
 
-def test_what_a_run_cost_by_hand(make_run, make_row) -> None:
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    times = [
-        ("baseline", 4, 0.2, 1.0, 10.0, 1.0),
-        ("0000", 2, 0.4, 1.0, 4.0, 1.0),
-        ("0001", 2, 0.6, 10**0.5, 6.0, 2.0),
-        ("0000", 4, 0.5, 1.0, 8.0, 2.0),
-    ]
-    rows = [
-        make_row(trial, epoch, robust, latency, train_s=train, eval_s=evaluation, time=start + timedelta(minutes=at))
-        | {"role": "baseline" if trial == "baseline" else "search"}
-        for at, (trial, epoch, robust, latency, train, evaluation) in enumerate(times)
-    ]
-    run = load(make_run(rows))
-    steps = history(run.table)
-    assert [step.seconds for step in steps] == [11, 16, 24, 29]
-    assert [step.epochs for step in steps] == [4, 6, 8, 10]
-    # Budgets from 1 to 10 ms, evenly in the logarithm: half of them are below 10**0.5 ms.
-    assert [step.attained for step in steps] == pytest.approx([0, 0.4, 0.5, 0.55])
-    assert spent(run.table, run.evaluations)["training"] == 10 + 8 + 6
-    assert states(run.table) == {"completed": 3}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_the_last_attained_is_what_the_search_said(make_run, make_row, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows = [make_row("baseline", 1, 0.3, 1.0, role="baseline")]
-    rows += [make_row(f"{i:04d}", 1, float(rng.uniform(0.1, 0.9)), float(rng.uniform(1, 12))) for i in range(30)]
-    with Ledger(None) as ledger:
-        for index, row in enumerate(rows):
-            ledger.ask(row["trial"], row["role"], Recipe(), index, index)
-            ledger.report(row["trial"], row)
-        expected = Attained(ledger).hypervolume
-    assert history(load(make_run(rows)).table)[-1].attained == pytest.approx(expected)
-
-
-def test_what_varied_and_what_failed_by_hand(make_run, make_row) -> None:
-    recipes = [Recipe.of({"lwta": {"units": units}, "training": {"lr": 0.01 * units}}) for units in (2, 4)]
-    rows = [
-        make_row("0000", 1, 0.5, 1.0, recipe=recipes[0]),
-        make_row("0001", 1, 0.6, 1.0, recipe=recipes[1]),
-        make_row("0002", 0, None, None, state="crashed", reason="out of memory"),
-        make_row("0003", 0, None, None, state="crashed", reason="out of memory"),
-        make_row("0004", 1, None, None, state="diverged"),
-    ]
-    run = load(make_run(rows))
-    found = {field.name: domain(field) for field in varied(run.table)}
-    assert found == {
-        "activation": "lwta, relu",
-        "lwta.units": "2, 4; off in 3 of 5 trials",
-        "training.lr": "0.02, 0.04, 0.1",
-    }
-    assert failed(run.table) == [
-        ("crashed", "out of memory", ["0002", "0003"]),
-        ("diverged", "no reason recorded", ["0004"]),
-    ]
-
-
 def test_names_cannot_break_the_page(make_run, make_row, html: str) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&$title"
     row = make_row("0001", 1, 0.5, 1.0, dataset=evil, engine=evil, protocol=evil, device=evil)
@@ -231,172 +157,6 @@ def test_names_cannot_break_the_page(make_run, make_row, html: str) -> None:
     assert evil in [text for _, text in parsed.all("th")]
     assert len(parsed.all("script")) == len(Page(html).all("script"))
     assert parsed.all("title")[0][1] == f"Report of {evil}"
-
-
-def rows_of(make_row) -> list[dict[str, Any]]:
-    return [make_row("0000", 2, 0.5, 1.0), make_row("0000", 4, 0.6, 1.1)]
-
-
-def test_an_empty_run_has_a_page(make_run, capsys) -> None:
-    folder = make_run([])
-    assert main([str(folder)]) == 0
-    path = folder / "figures" / "report.html"
-    assert capsys.readouterr().out == f"{path}\n"
-    shown = texts(path.read_text(encoding="utf-8"))
-    assert "Nothing has been measured yet: the run has no results." in shown
-    assert "python -m robustsearch.run --space lwta --name 'by hand'" in shown
-
-
-def test_a_run_that_is_still_going_has_a_page(make_run, make_row) -> None:
-    folder = make_run(rows_of(make_row))
-    with EventLog(folder / "events.jsonl") as log:
-        log.append("start")
-        for trial in ("0000", "0001", "0002"):
-            log.append("ask", trial)
-        log.append("tell", "0000")
-    with (folder / "events.jsonl").open("ab") as file:
-        file.write(b'{"n": 5, "ti')  # being written just now
-    shown = texts(page(*open_anyway(folder)))
-    assert "This run has not ended: 2 trials still going, last heard of at 20" in shown
-    assert f"--resume --name {folder.name}" in shown
-    assert "1 of 2 measured points are on the front" not in shown  # 0.6 at 1.1 ms is as good a choice as 0.5 at 1 ms
-    assert "2 of 2 measured points are on the front" in shown
-
-
-@pytest.mark.slow
-def test_a_half_written_run_has_a_page_of_what_is_whole(make_run, make_row) -> None:
-    folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, 1.0)], info=None)
-    torn = folder / "results" / "0001.parquet"
-    torn.write_bytes(torn.read_bytes()[:200])
-    (folder / "results" / "0002.parquet").write_bytes(b"")
-    (folder / "events.jsonl").write_text('{"n": 0\n{"n": 1}\n{"n": 2}\n')
-    shown = texts(page(*open_anyway(folder)))
-    assert "What was asked is not known" in shown
-    assert "cannot be read: 0001.parquet (" in shown
-    assert "0002.parquet (" in shown
-    assert "Whether the run has ended is not known" in shown
-    assert "2 of 2 measured points are on the front" in shown
-
-
-def rewritten(folder: Path, trial: str, **columns: Any) -> None:
-    """Give columns of a trial's results other values, of whatever type; None leaves the column out."""
-    path = folder / "results" / f"{trial}.parquet"
-    table = pq.read_table(path)
-    for name, value in columns.items():
-        table = table.drop_columns([name])
-        if value is not None:
-            table = table.append_column(name, pa.array([value] * table.num_rows))
-    pq.write_table(table, path)
-
-
-@pytest.mark.slow
-def test_repeats_of_a_version_without_p95_have_a_page(make_run, make_row) -> None:
-    repeats = [make_row(f"0000-s{seed}", 4, 0.6, 1.1, role="repeat") for seed in (1, 2)]
-    folder = make_run([*rows_of(make_row), *repeats])
-    for trial in ("0000", "0000-s1", "0000-s2"):
-        rewritten(folder, trial, latency_p95=None)
-    shown = texts(page(*open_anyway(folder)))
-    assert "lack columns, which are shown as missing values: latency_p95" in shown
-    assert "2 of 2 measured points are on the front" in shown
-
-
-@pytest.mark.slow
-def test_recipes_of_another_version_have_a_page(make_run, make_row) -> None:
-    folder = make_run(rows_of(make_row))
-    rewritten(folder, "0000", recipe='{"model": {"kind": "transformer"}, "heads": 8}')
-    assert "2 of 2 measured points are on the front" in texts(page(*open_anyway(folder)))
-
-
-@pytest.mark.slow
-def test_a_file_whose_numbers_are_words_is_left_out(make_run, make_row) -> None:
-    folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, 1.0)])
-    rewritten(folder, "0001", robust="high")
-    shown = texts(page(*open_anyway(folder)))
-    assert "these files of results/ cannot be read: 0001.parquet" in shown
-    assert "2 of 2 measured points are on the front" in shown
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("time", [0.0, -0.1])
-def test_a_latency_that_no_clock_shows_is_left_out(make_run, make_row, time: float) -> None:
-    folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, time), make_row("baseline", 4, 0.1, time)])
-    shown = texts(page(*open_anyway(folder)))
-    assert "Left out of results/, as a latency must be above 0 ms: trial 0001, epoch 4, with" in shown
-    assert "2 of 2 measured points are on the front" in shown
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("checks", ["{", '{"name": "square"}', '[1, "a", null]'])
-def test_checks_that_are_none_are_left_out(make_run, make_row, checks: str) -> None:
-    folder = make_run(rows_of(make_row))
-    evaluated = make_row("0000", 4, 0.5, 1.0, protocol="full", masked=False, checks=checks)
-    write_evaluation(folder / "evaluations", evaluated)
-    assert "No network of this run has met the masking checks yet" in texts(page(*open_anyway(folder)))
-
-
-@pytest.mark.slow
-def test_a_run_without_an_event_log_says_so(make_run, make_row) -> None:
-    shown = texts(page(*open_anyway(make_run(rows_of(make_row)))))
-    assert "has no event log, so it is not known whether it has ended" in shown
-
-
-@pytest.mark.slow
-def test_latencies_of_another_device_make_no_front_here_either(make_run, make_row) -> None:
-    foreign = make_row("0001", 4, 0.9, 0.1, device="another processor")
-    folder = make_run([*rows_of(make_row), make_row("baseline", 4, 0.1, 1.0, role="baseline"), foreign])
-    run, _ = open_anyway(folder)
-    assert run.table.equals(load(folder).table)
-    assert "2 of 2 measured points are on the front" in texts(page(run, []))
-
-
-def test_a_damaged_file_with_a_whole_footer_is_left_out(make_run, make_row) -> None:
-    folder = make_run([*rows_of(make_row), make_row("0001", 4, 0.9, 1.0)])
-    path = folder / "results" / "0001.parquet"
-    content = bytearray(path.read_bytes())
-    footer = int.from_bytes(content[-8:-4], "little") + 8
-    content[4 : len(content) - footer] = bytes(len(content) - footer - 4)
-    path.write_bytes(content)
-    run, notes = open_anyway(folder)
-    assert set(run.table["trial"].to_pylist()) == {"0000"}
-    assert any("0001.parquet" in note for note in notes)
-
-
-@pytest.mark.slow
-def test_a_run_of_an_older_schema_has_a_page(make_run, make_row) -> None:
-    folder = make_run(rows_of(make_row))
-    path = folder / "results" / "0000.parquet"
-    whole = pq.read_table(path)
-    old = ["masked", "robust_l2", "robust_l2_low", "robust_l2_high", "blocks_kept", "feasible", "lwta.units", "recipe"]
-    pq.write_table(whole.drop_columns(old), path)
-    assert read(folder / "results")["masked"].null_count == 2
-    shown = texts(page(*open_anyway(folder)))
-    assert "Written by another version of robustsearch: up to 1 files of results/ lack columns" in shown
-    assert "recipe, robust_l2, robust_l2_low, robust_l2_high, masked, feasible, blocks_kept, lwta.units" in shown
-    assert "2 of 2 measured points are on the front" in shown
-
-
-@pytest.mark.parametrize(
-    ("rows", "reason"),
-    [
-        ([("0000", 0, None, None, {"state": "crashed", "reason": "no memory"})], "at least one measured trial"),
-        ([("baseline", 1, 0.1, 2.0, {"role": "baseline"})], "no point of the search was measured"),
-    ],
-)
-def test_a_run_without_a_front_has_a_page(make_run, make_row, rows, reason: str) -> None:
-    folder = make_run([make_row(*values, **more) for *values, more in rows])
-    shown = texts(page(*open_anyway(folder)))
-    assert "There is no front: " in shown
-    assert reason in shown
-
-
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("")])
-def test_what_is_no_run_has_none(tmp_path: Path, capsys, make) -> None:
-    folder = tmp_path / "place"
-    make(folder)
-    assert main([str(folder)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: `RUN` must be the folder of a run")
-    assert not (folder / "figures").exists()
 
 
 @pytest.mark.slow
