@@ -63,6 +63,8 @@ def network(
         with lan:
             for name, address in (addresses or {}).items():
                 lan.machine(name, address)
+            if addresses:
+                lan.check()
             yield lan
     except NoMachines as error:
         pytest.skip(str(error))

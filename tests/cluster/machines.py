@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -101,14 +102,26 @@ class Machine:
                 stderr=log,
                 text=True,
             )
+        try:
+            self._first = self._booted()
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            self.release()
+            raise
+
+    def _booted(self) -> int:
+        """Plugs the cable in, and returns the machine's first process."""
         self._hear("ready")
-        lan.plug(self._process.pid, name, address)
+        self._lan.plug(self._process.pid, self.name, self.address)
         assert self._process.stdin
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         self._hear("up")
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        self._first = int(children[0])
+        try:
+            return int(Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()[0])
+        except (OSError, IndexError) as error:
+            raise NoMachines(f"a machine's first process cannot be found: {error}") from error
 
     def _hear(self, word: str) -> None:
         assert self._process.stdout
@@ -131,6 +144,11 @@ class Machine:
         said = done.stdout.decode(errors="replace")
         assert done.returncode == 0 or not check, f"{line!r} on {self.name} ended with {done.returncode}:\n{said}"
         return said
+
+    def reaches(self, other: Machine) -> bool:
+        """Whether the SSH server of another machine answers this one."""
+        line = f"exec 3<> /dev/tcp/{other.address}/22 && read -r -t 5 said <&3 && [[ $said = SSH-* ]]"
+        return subprocess.run(self.command(f"timeout 10 bash -c '{line}'"), capture_output=True).returncode == 0
 
     def power_off(self) -> None:
         """The cable first, so that nobody is told; then every process at once."""
@@ -182,7 +200,7 @@ class Lan:
         assert self._switch.stdout
         assert self._switch.stderr
         if self._switch.stdout.readline().strip() != "ready":
-            raise NoMachines(f"no network could be made: {self._switch.stderr.read()[-500:]}")
+            raise NoMachines(f"no network could be made: {self._switch.communicate()[1][-500:]}")
         try:
             self._ip("link", "add", "bridge", "type", "bridge")
             self._ip("link", "set", "bridge", "up")
@@ -198,6 +216,19 @@ class Lan:
         """
         self.machines[name] = Machine(self, name, address, ".setup.sh")
         return self.machines[name]
+
+    def check(self, *, seconds: float = 60) -> None:
+        """Whether a command can be run on every machine, and each one's SSH server answers the first machine.
+
+        Raises:
+            NoMachines: not in time. This host lets machines be made, but not be used.
+        """
+        first, *_ = self.machines.values()
+        for machine in self.machines.values():
+            try:
+                wait_for("an answer", partial(first.reaches, machine), seconds=seconds)
+            except AssertionError as error:
+                raise NoMachines(f"{first.name} does not reach {machine.name} over SSH: {error}") from error
 
     def plug(self, process: int, name: str, address: str) -> None:
         """Connect the network of a process with the switch."""
