@@ -35,7 +35,7 @@ class Run:
     @property
     def place(self) -> str:
         """What commands call it: the folder, or the URL of a run in a store."""
-        return self.files.store.url if self.files.store else str(self.folder)
+        return self.files.place
 
     @property
     def name(self) -> str:

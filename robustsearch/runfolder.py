@@ -105,7 +105,12 @@ class RunFolder:
 
     @property
     def place(self) -> str:
-        """What `at` needs on any machine."""
+        """What `at` needs: the folder as it was given, or the URL of a run in a store."""
+        return self.store.url if self.store else str(self.root)
+
+    @property
+    def place_anywhere(self) -> str:
+        """The same for any working directory, on any machine that shares the folder."""
         return self.store.url if self.store else str(self.root.resolve())
 
     def public(self, path: Path) -> str:
@@ -178,9 +183,8 @@ class RunFolder:
             RunError: the folder holds a run already, or cannot be made, or there is no room for it.
         """
         if self.exists():
-            where = self.store.url if self.store else self.root
             raise RunError(
-                f"a new run needs a folder of its own, but {where} holds a run: --resume it or take another --name"
+                f"a new run needs a folder of its own, but {self.place} holds a run: --resume it or take another --name"
             )
         if self.store:
             shutil.rmtree(self.root, ignore_errors=True)  # of a run that is no longer in the store

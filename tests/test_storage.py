@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,7 +23,7 @@ from robustsearch.runfolder import RunFolder
 from robustsearch.search.settings import Settings
 from robustsearch.search.worker import DEATHS, Worker
 from robustsearch.storage import Lease, Store
-from robustsearch.trial import Plan
+from robustsearch.trial import Plan, Trial
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
 from benchmarks.faults.points import SPACE, Death, drive, faults, settings
@@ -174,12 +175,17 @@ def test_a_trial_comes_from_the_store_alone_and_its_deaths_are_counted_on_all_ma
     worker.cleanup()
     for name in store.names("trials"):
         assert store.get(name) != b"no longer in the store", name
-    for death in range(DEATHS):
-        begin(f"machine-{death % 2}").cleanup()
+
+    def die(trial: Trial) -> NoReturn:
+        raise KeyboardInterrupt  # as suddenly as a kill, for all that it leaves
+
+    for death in range(DEATHS + 1):
+        begin("spare").cleanup()  # one that Tune starts and does not use is no death, and touches nothing
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Trial, "advance", die)
+            begin(f"machine-{death % 2}").step()
+        assert not (tmp_path / "spare").exists()
     worker = begin("two")
-    assert worker._broken is None
-    worker.cleanup()
-    worker = begin("three")
     result = worker.step()
     worker.cleanup()
     assert (result["epoch"], result["ended"]) == (1, "crashed")
@@ -274,8 +280,9 @@ def test_a_url_that_is_none_of_a_run(url: str, words: str) -> None:
 
 def test_a_path_of_a_url_is_that_url(store: Store) -> None:
     assert Store(Path(URL)).url == URL
-    assert RunFolder.at(Path(URL)).place == URL
-    assert RunFolder.at("runs/x").place == os.path.abspath("runs/x")
+    assert RunFolder.at(Path(URL)).place == RunFolder.at(Path(URL)).place_anywhere == URL
+    assert RunFolder.at("runs/x").place == "runs/x"
+    assert RunFolder.at("runs/x").place_anywhere == os.path.abspath("runs/x")
 
 
 def test_no_object_leads_out_of_the_folder(store: Store) -> None:

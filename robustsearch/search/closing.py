@@ -74,7 +74,7 @@ def draw(folder: RunFolder, out: Console) -> None:
     """Show the front, draw it where a person looks for it, and write the report of the run."""
     from robustsearch.analysis import front, load, pareto, report
 
-    place = Path(folder.store.url) if folder.store else folder.root
+    place = Path(folder.place)
     try:
         run = load.load(place)
         points = front.front_table(run.table)

@@ -82,7 +82,7 @@ def examine_points(
         trial, epoch = point["trial"], point["epoch"]
         file = results.evaluation_name(trial, epoch, name, SPLIT)
         if not results.is_whole(folder.evaluations / f"{file}.parquet"):
-            task = remote.remote(folder.place, trial, epoch, plain_epoch, shared, name, images, cpus)
+            task = remote.remote(folder.place_anywhere, trial, epoch, plain_epoch, shared, name, images, cpus)
             roles[task] = point["role"]
     pending = list(roles)
     while pending:

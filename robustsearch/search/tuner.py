@@ -130,7 +130,7 @@ def _run(
         f"epsilon {dataset.epsilon:.4g}.",
         *place.lines(folder.info().get("device")),
         *_intentions(settings, space, samples, plan, place.concurrency),
-        f"Run folder: {folder.store.url if folder.store else folder.root}",
+        f"Run folder: {folder.place}",
     )
     with Ledger(folder, max_latency=settings.max_latency) as ledger:
         ledger.log.append("start", info=folder.info())
@@ -145,7 +145,7 @@ def _run(
         progress = Progress(out, ledger, attained, lambda: searcher.left, settings.epochs, board.write)
         drivers = len(ledger.log.of("start"))
         worker = tune.with_parameters(
-            Worker, place=folder.place, dataset=dataset, plan=plan, threads=settings.cpus_per_trial, driver=drivers
+            Worker, place=folder.place_anywhere, dataset=dataset, plan=plan, threads=settings.cpus_per_trial, driver=drivers
         )
         tune.Tuner(
             tune.with_resources(worker, place.request()),

@@ -31,8 +31,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     `ended` is the state that a trial came to by itself, with its reason: stopped by its own watch, or failed. An
     exception of the trial is such a result, not a dead actor: a retry would end the same. A trial whose worker dies
-    goes on in another one; if that happens `DEATHS` times more in one epoch under one driver, it has crashed. Only
-    workers that have begun the epoch count: Tune may start one for a trial that it then gives to another.
+    goes on in another one; if that happens `DEATHS` times more in one epoch under one driver, it has crashed.
+
+    What is a trial's on disk and in the store is touched only once a worker takes its first step: Tune may start one
+    for a trial that it then gives to another.
     """
 
     def setup(
@@ -59,25 +61,34 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         self._broken: str | None = None
         self._is_new = True
         try:
-            if not folder.store:
-                folder.info()  # a node that joined later may not share the folder, and then has no run.json
             recipe = Recipe.from_json(config["recipe"])
             self._checkpoint = folder.checkpoint(config["trial"])
-            if folder.store:
-                folder.store.take_over(f"trials/{config['trial']}", [self._checkpoint.name, ATTEMPTS])
-            checkpoint.sweep(self._checkpoint.parent)
             self._trial = Trial(recipe, config["seed"], dataset, plan)
-            self._trial.load(self._checkpoint)
+        except Exception as error:
+            self._broken = _reason(error)
+
+    def _take_up(self, trial: Trial) -> None:
+        """Go on from the trial's last checkpoint, unless too many workers have died in the epoch after it."""
+        folder = self._shared[0]
+        self._is_new = False
+        try:
+            if folder.store:
+                folder.store.take_over(f"trials/{self._checkpoint.parent.name}", [self._checkpoint.name, ATTEMPTS])
+            else:
+                folder.info()  # a node that joined later may not share the folder, and then has no run.json
+            checkpoint.sweep(self._checkpoint.parent)
+            trial.load(self._checkpoint)
         except StorageError:
             raise
         except Exception as error:
             self._broken = _reason(error)
+        if not (trial.done or self._broken) and (deaths := self._deaths(trial.epoch)) > DEATHS:
+            self._broken = f"its worker died {deaths} times in epoch {trial.epoch + 1}"
 
-    def _deaths(self) -> int:
-        """How many workers have died in the trial's next epoch under this driver, this one being alive."""
-        assert self._trial
+    def _deaths(self, epoch: int) -> int:
+        """How many workers have died in the epoch after this one under this driver, this worker being alive."""
         file = self._checkpoint.with_name(ATTEMPTS)
-        now = [self._driver, self._trial.epoch]
+        now = [self._driver, epoch]
         try:
             *before, count = json.loads(file.read_text())
         except (OSError, ValueError):
@@ -97,9 +108,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         """Train one epoch, measure at a rung, save."""
         trial = self._trial
         ended = reason = None
-        if self._is_new and trial and not (trial.done or self._broken) and (deaths := self._deaths()) > DEATHS:
-            self._broken = f"its worker died {deaths} times in epoch {trial.epoch + 1}"
-        self._is_new = False
+        if trial and self._is_new:
+            self._take_up(trial)
         if trial is None or self._broken:
             ended, reason = "crashed", self._broken
         elif not trial.done:

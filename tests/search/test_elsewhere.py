@@ -41,7 +41,7 @@ def test_mlflow_holds_settings_losses_and_rungs(
     trial = Trial("Worker", config=config, stub=True)
     callback.log_trial_start(trial)
     worker = Worker.__new__(Worker)
-    worker.setup(config, place=folder.place, dataset=digits, plan=plan, threads=1)
+    worker.setup(config, place=folder.place_anywhere, dataset=digits, plan=plan, threads=1)
     results = []
     for iteration in (1, 2):
         results.append(worker.step())
