@@ -181,9 +181,11 @@ def test_a_trial_comes_from_the_store_alone_and_its_deaths_are_counted_on_all_ma
 
     for death in range(DEATHS + 1):
         begin("spare").cleanup()  # one that Tune starts and does not use is no death, and touches nothing
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        worker = begin(f"machine-{death % 2}")
+        with monkeypatch.context() as patch:
             patch.setattr(Trial, "advance", die)
-            begin(f"machine-{death % 2}").step()
+            with pytest.raises(KeyboardInterrupt):
+                worker.step()
         assert not (tmp_path / "spare").exists()
     worker = begin("two")
     result = worker.step()

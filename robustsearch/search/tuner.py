@@ -145,7 +145,12 @@ def _run(
         progress = Progress(out, ledger, attained, lambda: searcher.left, settings.epochs, board.write)
         drivers = len(ledger.log.of("start"))
         worker = tune.with_parameters(
-            Worker, place=folder.place_anywhere, dataset=dataset, plan=plan, threads=settings.cpus_per_trial, driver=drivers
+            Worker,
+            place=folder.place_anywhere,
+            dataset=dataset,
+            plan=plan,
+            threads=settings.cpus_per_trial,
+            driver=drivers,
         )
         tune.Tuner(
             tune.with_resources(worker, place.request()),
