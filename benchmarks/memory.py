@@ -32,7 +32,6 @@ from robustsearch.search.placement import WORKER_ENVIRONMENT
 from .bare import KINDS
 from .processes import family
 from .timing import machine
-from .trial_overhead import made_up
 
 ENVIRONMENT = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
 DEPTH, BATCH = 10, 128
@@ -107,6 +106,15 @@ with tempfile.TemporaryDirectory() as folder:
     worker.cleanup()
 print(json.dumps([(part, size - before) for (part, size), (_, before) in zip(found[1:], found)]))
 """
+
+
+def made_up(path: Path, megabytes: float) -> None:
+    """A dataset of CIFAR's shape with about so many MB of training images, in full batches of two easy classes."""
+    batches = max(round(megabytes * 1e6 / 3072 / BATCH), 3)
+    count = batches * BATCH * 5 // 4  # a fifth is held out
+    labels = np.arange(count) % 2
+    images = np.repeat(labels.astype(np.uint8) * 200, 3072).reshape(count, 32, 32, 3)
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:100], y_test=labels[:100])
 
 
 def memory(pid: int) -> dict[str, float]:

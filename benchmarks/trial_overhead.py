@@ -1,12 +1,11 @@
-"""What a trial costs beside its own work: `python -m benchmarks.trial_overhead [--trials 4 16] [--data-mb 1 40]`.
+"""What a trial costs beside its own work: `python -m benchmarks.trial_overhead [--trials 4 16]`.
 
 Trials of a WRN-10-1 of one epoch on a fifth of digits, whose own work (`Trial.advance`: training, evaluation, timing)
-is under a second. Prints three Markdown tables:
+is under a second. Prints two Markdown tables:
 
 - in one process without Ray: CPU seconds of a trial in a worker that it takes over, by what they are spent on;
 - whole searches of few and of many such trials, from outside: CPU seconds of all their processes, so that what a trial
-  more costs is the difference; less its own work, that is its overhead. And the time until the first trial trains;
-- with datasets of different sizes: the memory that a worker has for itself (its share of shared pages included, PSS).
+  more costs is the difference; less its own work, that is its overhead. And the time until the first trial trains.
 """
 
 from __future__ import annotations
@@ -101,28 +100,14 @@ class Watched:
 
     cpu: dict[int, float] = field(default_factory=dict)
     """CPU seconds by process, its ended children included."""
-    worker_pss: dict[int, float] = field(default_factory=dict)
-    """Largest PSS by worker that has run a trial, MB."""
     began: float = field(default_factory=time.time)
 
     def look(self, root: int) -> None:
         """Note all descendants of `root`, and itself."""
-        for pid, process in family(root).items():
-            self.cpu[pid] = process.ticks / TICKS
-            if process.is_trainable:
-                self.worker_pss[pid] = max(self.worker_pss.get(pid, 0), pss(pid))
+        self.cpu |= {pid: process.ticks / TICKS for pid, process in family(root).items()}
 
 
-def pss(pid: int) -> float:
-    """Proportional set size, MB."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
-
-
-def search(folder: Path, trials: int, *options: str) -> tuple[Watched, float]:
+def search(folder: Path, trials: int) -> tuple[Watched, float]:
     """A search of so many trials, and seconds until its first trial was asked for."""
     from robustsearch import events
 
@@ -132,7 +117,7 @@ def search(folder: Path, trials: int, *options: str) -> tuple[Watched, float]:
     command = [
         *(sys.executable, "-m", "robustsearch.run", "--space", str(space), "--storage", str(folder), "--name", name),
         *("--trials", str(trials), "--epochs", "1", "--repeats", "0", "--final-images", "0", "--sampler", "random"),
-        *options,
+        *("--fraction", "0.2"),
     ]
     watched = Watched()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -146,19 +131,10 @@ def search(folder: Path, trials: int, *options: str) -> tuple[Watched, float]:
     return watched, datetime.fromisoformat(asked.time).timestamp() - watched.began
 
 
-def made_up(path: Path, megabytes: float) -> None:
-    """A dataset of CIFAR's shape with so many MB of training images, in two easy classes."""
-    count = max(int(megabytes * 1e6 / 3072 / 0.8), 400)  # a fifth is held out
-    labels = np.arange(count) % 2
-    images = np.repeat(labels.astype(np.uint8) * 200, 3072).reshape(count, 32, 32, 3)
-    np.savez(path, x_train=images, y_train=labels, x_test=images[:100], y_test=labels[:100])
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", nargs=2, type=int, default=[4, 16], metavar=("FEW", "MANY"))
-    parser.add_argument("--data-mb", nargs="*", type=float, default=[1, 40], metavar="MB")
     parser.add_argument("--inside", type=int, default=8, metavar="N", help="trials in one process, without Ray")
     given = parser.parse_args()
     print(f"{machine(1)}\n\n| one trial in a worker, without Ray | CPU s |\n|---|---|")
@@ -169,18 +145,12 @@ def main() -> None:
         print("\n| whole search | trials | CPU s of all processes | s to the first trial |\n|---|---|---|---|")
         totals = []
         for trials in given.trials:
-            watched, waited = search(Path(root), trials, "--fraction", "0.2")
+            watched, waited = search(Path(root), trials)
             totals.append(sum(watched.cpu.values()))
             print(f"| {trials} and the baseline | {totals[-1]:.1f} | {waited:.1f} |", flush=True)
         each = (totals[1] - totals[0]) / (given.trials[1] - given.trials[0])
         own = medians["own work"]
         print(f"\nA trial more: {each:.2f} CPU s, of which own work {own:.2f}; {each - own:.2f} beside.")
-        print("\n| training images, MB | PSS of each worker, MB |\n|---|---|")
-        for megabytes in given.data_mb:
-            file = Path(root) / f"made-up-{megabytes:g}.npz"
-            made_up(file, megabytes)
-            watched, _ = search(Path(root), 2, "--dataset", str(file), "--epochs", "1")
-            print(f"| {megabytes:g} | {', '.join(f'{size:.0f}' for size in watched.worker_pss.values())} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from robustsearch import results
 from robustsearch.recipe import Recipe
+from robustsearch.replay import main as replay_main
 from robustsearch.results import SCHEMA
+from robustsearch.run import main
 
 COMMAND = [sys.executable, "-m", "robustsearch.run"]
 SMALL = '''
@@ -40,87 +42,11 @@ def run(*arguments: str, cwd: Path, timeout: float = 200) -> subprocess.Complete
     return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
-def replay(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "robustsearch.replay", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A folder to work in, with a space of the user's own."""
     (tmp_path / "small.py").write_text(SMALL)
     return tmp_path
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(420)
-def test_two_trials_of_the_main_job_end_to_end(tmp_path: Path) -> None:
-    done = run(
-        *(
-            "--space",
-            "lwta",
-            "--trials",
-            "2",
-            "--epochs",
-            "1",
-            "--fraction",
-            "0.2",
-            "--name",
-            "e2e",
-            "--final-images",
-            "12",
-        ),
-        cwd=tmp_path,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    for words in (
-        "Pareto front of e2e",
-        "WRN-34-1, ReLU",
-        "Run folder: runs/e2e",
-        "3/3 done",
-        "left",
-    ):
-        assert words in done.stdout
-    folder = tmp_path / "runs" / "e2e"
-    frame = pd.read_parquet(folder / "results")
-    assert list(frame.columns) == SCHEMA.names
-    assert sorted(frame["trial"]) == ["0000", "0001", "baseline"]
-    assert set(frame["state"]) == {"completed"}
-    assert (frame[["robust", "natural", "fgsm", "pgd", "cw"]] >= 0).all().all()
-    assert (frame["latency_p50"] > 0).all()
-    assert (frame["robust_low"] <= frame["robust"]).all()
-    assert (frame["n"] == 60).all()
-    assert set(frame["model.depth"]) == {34}
-    assert all(
-        Recipe.from_json(text).digest == digest for text, digest in zip(frame["recipe"], frame["digest"], strict=True)
-    )
-    for suffix in ("png", "svg", "pdf", "html"):
-        assert (folder / "figures" / f"pareto.{suffix}").stat().st_size > 10_000
-    examined = pd.read_parquet(folder / "evaluations")
-    assert len(examined) >= 1
-    assert examined["masked"].notna().all()
-    assert set(examined["protocol"]) == {"full"}
-    assert set(examined["n"]) == {12}
-    info = json.loads((folder / "run.json").read_text())
-    assert (info["space"], info["trials"], info["dataset"]) == ("lwta", 2, "digits")
-    assert {"torch", "ray", "optuna", "python", "robustsearch"} <= info["versions"].keys()
-    for trial in ("baseline", "0000", "0001"):
-        assert (folder / "trials" / trial / "checkpoint.pt").is_file()
-        board = EventAccumulator(str(folder / "trials" / trial)).Reload()
-        tags = board.Tags()["scalars"]
-        assert {"objective/robust", "objective/latency_p50", "objective/cw", "train/loss"} <= set(tags)
-        shown = board.Scalars("objective/robust")[-1].value
-        assert shown == pytest.approx(float(frame.loc[frame["trial"] == trial, "robust"].iloc[0]))
-        assert "_hparams_/session_start_info" in board.summary_metadata
-    board = EventAccumulator(str(folder / "trials" / "search")).Reload()
-    attained = [event.value for event in board.Scalars("search/hypervolume")]
-    assert attained == sorted(attained)
-    assert f"Attained {100 * attained[-1]:.1f}% robust accuracy" in done.stdout
-    again = run("--space", "lwta", "--name", "e2e", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "holds a run" in again.stderr
 
 
 def finished(folder: Path) -> int:
@@ -131,8 +57,12 @@ def finished(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> None:
-    arguments = ["--space", "small.py", "--trials", "5", "--epochs", "8", "--name", "killed", "--final-images", "12"]
+def test_killed_half_way_and_resumed_every_trial_is_there_once(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(small)
+    small_ones = ["--space", "small.py", "--fraction", "0.3", "--epochs", "4", "--grace", "2"]
+    arguments = [*small_ones, "--trials", "4", "--name", "killed", "--final-images", "12"]
     folder = small / "runs" / "killed"
     driver = subprocess.Popen(
         [*COMMAND, *arguments], cwd=small, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -144,33 +74,74 @@ def test_killed_half_way_and_resumed_every_trial_is_there_once(small: Path) -> N
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     before = results.read(folder / "results").to_pylist()
-    assert 2 <= finished(folder) < 6
+    assert 2 <= finished(folder) < 5
+    assert main(["--space", "small.py", "--name", "killed"]) == 2
+    assert "holds a run" in capsys.readouterr().err
     resumed = run("--resume", "--name", "killed", cwd=small, timeout=400)
-    assert resumed.returncode == 0, resumed.stderr
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    for words in ("Pareto front of killed", "WRN-34-1, ReLU", "Run folder: runs/killed", "done", "left"):
+        assert words in resumed.stdout
     frame = pd.read_parquet(folder / "results")
     assert not frame.duplicated(["trial", "epoch"]).any()
     trials = set(frame["trial"])
-    assert {name for name in trials if "-s" not in name} == {"0000", "0001", "0002", "0003", "0004", "baseline"}
+    assert {name for name in trials if "-s" not in name} == {"0000", "0001", "0002", "0003", "baseline"}
     repeats = frame.loc[frame["role"] == "repeat"]
     assert set(repeats["trial"]) == {name for name in trials if "-s" in name}
-    assert len(set(repeats["trial"])) <= 1  # a third of five
+    assert len(set(repeats["trial"])) <= 1  # a third of four
     assert (repeats["seed"] == 1).all()
     assert set(frame["state"]) <= {"completed", "stopped"}
-    assert frame.loc[frame["state"] == "completed"].groupby("trial")["epoch"].max().eq(8).all()
+    assert frame.loc[frame["state"] == "completed"].groupby("trial")["epoch"].max().eq(4).all()
     after = {(row["trial"], row["epoch"]): row["robust"] for row in frame.to_dict("records")}
     assert all(after[row["trial"], row["epoch"]] == row["robust"] for row in before)
+    check_what_a_search_leaves(folder, frame, resumed.stdout)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     asked = [event["trial"] for event in events if event["kind"] == "ask"]
     assert sorted(asked) == sorted(set(asked))
-    replayed = replay(str(folder), cwd=small)
-    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
-    assert "every one made again as logged" in replayed.stdout
-    other = replay(str(folder), "--sampler", "random", "--scheduler", "none", cwd=small)
-    assert other.returncode == 0, other.stderr
-    assert [line.split()[:2] for line in other.stdout.splitlines()[:2]] == [["as", "run"], ["simulated", "5"]]
+    assert replay_main([str(folder)]) == 0
+    assert "every one made again as logged" in capsys.readouterr().out
+    assert replay_main([str(folder), "--sampler", "random", "--scheduler", "none"]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[:2] for line in said.splitlines()[:2]] == [["as", "run"], ["simulated", "4"]]
     once_more = run("--resume", "--name", "killed", cwd=small)
     assert once_more.returncode == 0
+    assert "killed is complete" in once_more.stdout
+    assert len((folder / "events.jsonl").read_text().splitlines()) == len(events)
     assert pd.read_parquet(folder / "results").equals(frame)
+
+
+def check_what_a_search_leaves(folder: Path, frame: pd.DataFrame, said: str) -> None:
+    """Every part of the run folder of `test_killed_half_way_and_resumed_every_trial_is_there_once`, when it is done."""
+    assert list(frame.columns) == SCHEMA.names
+    assert (frame[["robust", "natural", "fgsm", "pgd", "cw"]] >= 0).all().all()
+    assert (frame["latency_p50"] > 0).all()
+    assert (frame["robust_low"] <= frame["robust"]).all()
+    assert (frame["n"] == 90).all()
+    assert all(
+        Recipe.from_json(text).digest == digest for text, digest in zip(frame["recipe"], frame["digest"], strict=True)
+    )
+    for suffix in ("png", "svg", "pdf", "html"):
+        assert (folder / "figures" / f"pareto.{suffix}").stat().st_size > 10_000
+    examined = pd.read_parquet(folder / "evaluations")
+    assert len(examined) >= 1
+    assert examined["masked"].notna().all()
+    assert set(examined["protocol"]) == {"full"}
+    assert set(examined["n"]) == {12}
+    info = json.loads((folder / "run.json").read_text())
+    assert (info["space"], info["trials"], info["dataset"]) == ("small.py", 4, "digits")
+    assert {"torch", "ray", "optuna", "python", "robustsearch"} <= info["versions"].keys()
+    for trial, rows in frame.groupby("trial"):
+        assert (folder / "trials" / trial / "checkpoint.pt").is_file()
+        board = EventAccumulator(str(folder / "trials" / trial)).Reload()
+        tags = board.Tags()["scalars"]
+        assert {"objective/robust", "objective/latency_p50", "objective/cw", "train/loss"} <= set(tags)
+        shown = board.Scalars("objective/robust")[-1]
+        assert shown.step == rows["epoch"].max()
+        assert shown.value == pytest.approx(float(rows.loc[rows["epoch"] == shown.step, "robust"].iloc[0]))
+        assert "_hparams_/session_start_info" in board.summary_metadata
+    board = EventAccumulator(str(folder / "trials" / "search")).Reload()
+    attained = [event.value for event in board.Scalars("search/hypervolume")]
+    assert attained == sorted(attained)
+    assert f"Attained {100 * attained[-1]:.1f}% robust accuracy" in said
 
 
 CRASHING = (

@@ -109,6 +109,11 @@ class Ledger:
             ledger._apply(event)
         return ledger
 
+    @property
+    def crashed(self) -> int:
+        """How many trials have crashed."""
+        return sum(entry.state == "crashed" for entry in self.entries.values())
+
     def ask(self, name: str, role: Role, recipe: Recipe, seed: int, number: int | None) -> Entry:
         """A new trial."""
         data = {"role": role, "recipe": recipe.model_dump(mode="json"), "seed": seed, "number": number}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import data
+from .. import data, events, results
 from ..ablation.gaining import RULE
 from ..errors import UserError
 from ..pareto import SPAN
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def search(settings: Settings, folder: RunFolder, *, address: str | None = None, resume: bool = False) -> int:
-    """Run or resume a search; returns the number of crashed trials.
+    """Run or resume a search; returns the number of crashed trials. What is complete is only drawn again.
 
     Raises:
         UserError: the settings cannot be run; nothing has started, and a new folder is not made.
@@ -39,6 +39,8 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     settings.check()
+    if resume and _is_complete(folder):
+        return _draw_again(settings, folder)
     for name, value in (DRIVER_ENVIRONMENT | ({} if address else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import optuna
@@ -82,6 +84,33 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         ray.shutdown()
 
 
+def _kept(folder: RunFolder) -> list[Path]:
+    """What a search comes to beside its event log, and cannot be drawn or told from that."""
+    return [*sorted(folder.evaluations.glob("*.parquet")), *([folder.study_file] if folder.study_file.exists() else [])]
+
+
+def _is_complete(folder: RunFolder) -> bool:
+    """Whether the search has come to its end, and what it had then is still there and whole."""
+    logged = events.read(folder.events_file)[0]
+    if not logged or logged[-1].kind != "end" or "kept" not in logged[-1].data:
+        return False
+    paths = [folder.root / name for name in logged[-1].data["kept"]]
+    return all(results.is_whole(path) if path.suffix == ".parquet" else path.exists() for path in paths)
+
+
+def _draw_again(settings: Settings, folder: RunFolder) -> int:
+    from robustsearch.analysis import pareto  # type: ignore[import-not-found]
+
+    from .ledger import Ledger
+
+    with folder.locked():
+        with Ledger(folder, max_latency=settings.max_latency) as ledger:  # mends what the results have lost
+            out = pareto.console()
+            say(out, f"{folder.name} is complete: {len(ledger.entries)} trials. It is drawn again.")
+        draw(folder, out)
+    return ledger.crashed
+
+
 def _info(settings: Settings, folder: RunFolder, space: Space, dataset: data.Dataset, place: Place) -> dict[str, Any]:
     """What `run.json` says."""
     from ..latency import device_name
@@ -113,7 +142,7 @@ def _run(
 ) -> int:
     from ray import tune
 
-    from robustsearch.analysis import pareto  # type: ignore[import-not-found]
+    from robustsearch.analysis import pareto
 
     from .console import Progress
     from .ledger import Ledger
@@ -182,10 +211,9 @@ def _run(
             )
         if settings.final_images:
             examine(folder, dataset, settings, place.gpus, out)
-        ledger.log.append("end")
-        crashed = sum(entry.state == "crashed" for entry in ledger.entries.values())
+        ledger.log.append("end", kept=[path.relative_to(folder.root).as_posix() for path in _kept(folder)])
     draw(folder, out)
-    return crashed
+    return ledger.crashed
 
 
 def _intentions(settings: Settings, space: Space, samples: list[Sample], plan: Plan, concurrency: int) -> list[str]:

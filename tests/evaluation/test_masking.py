@@ -98,7 +98,7 @@ def test_a_masked_classifier_is_flagged(zoo: Zoo, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_the_zoo_of_another_seed(zoos: Callable[[int], Zoo], seed: int) -> None:
     zoo = zoos(seed)
     flagged = {name: failed(examine(zoo, exhibit)) for name, exhibit in zoo.honest().items()}

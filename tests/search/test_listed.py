@@ -168,7 +168,9 @@ def design(epsilon):
 
 @pytest.mark.slow
 @pytest.mark.timeout(800)
-def test_a_design_runs_end_to_end_and_replays(tmp_path: Path) -> None:
+def test_a_design_runs_end_to_end_and_replays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "own.py").write_text(OWN)
     small = ["--fraction", "0.2", "--epochs", "1", "--final-images", "20", "--name", "e2e", "--concurrency", "1"]
     command = [sys.executable, "-m", "robustsearch.run", "--space", "own.py", "--seeds", "2", *small]
@@ -194,7 +196,7 @@ def test_a_design_runs_end_to_end_and_replays(tmp_path: Path) -> None:
     assert subprocess.run(resume, cwd=tmp_path, capture_output=True, timeout=250).returncode == 0
     assert results.read(folder.evaluations).num_rows == 4
     assert [path.stat().st_mtime_ns for path in files[1:]] == times
-    replay = [sys.executable, "-m", "robustsearch.replay", str(folder.root)]
-    again = subprocess.run(replay, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert "every one made again as logged" in again.stdout, again.stderr
+    monkeypatch.chdir(tmp_path)
+    assert replay_main([str(folder.root)]) == 0
+    assert "every one made again as logged" in capsys.readouterr().out
     assert replay_main([str(folder.root), "--trials", "3"]) == 2
