@@ -1,6 +1,7 @@
 """Problems on which searchers are compared: the recorded table, and two with known fronts.
 
-A problem is a space of recipes and the learning curve of each. In `zdt1` and `dtlz2` (Zitzler, Deb & Thiele 2000; Deb
+A problem is a space of recipes and the learning curve of each. `conditions` is the table again, its recipes made from
+settings of which some depend on others. In `zdt1` and `dtlz2` (Zitzler, Deb & Thiele 2000; Deb
 et al. 2005, with two objectives) five fields of a recipe that are shares of 1 carry the variables, the objectives are
 mapped monotonically to a latency and to a robust accuracy, and that is approached over the epochs, fast or slowly.
 """
@@ -54,14 +55,12 @@ class Problem:
     """Of a whole training."""
 
 
-def table() -> Problem:
+def table(name: str = "table", suggest: Callable[..., Recipe] = grid.suggest) -> Problem:
     """The recorded grid: small networks on digits, trained for real; latency counts from the fastest of them."""
     rows = pq.read_table(TABLE).to_pylist()
     base = min(row["latency_p50"] for row in rows if row["latency_p50"] is not None)
-    space = Space("recorded", "the recorded grid", grid.suggest, ())
-    return Problem(
-        "table", space, cache(lambda rungs: Recorded(rows, rungs).curve), base, "s of training and evaluation"
-    )
+    space = Space("recorded", "the recorded grid", suggest, ())
+    return Problem(name, space, cache(lambda rungs: Recorded(rows, rungs).curve), base, "s of training and evaluation")
 
 
 def zdt1(epochs: int = EPOCHS) -> Problem:
@@ -87,6 +86,7 @@ def dtlz2(epochs: int = EPOCHS) -> Problem:
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "table": cache(table),
+    "conditions": cache(partial(table, "conditions", grid.suggest_by_conditions)),
     "zdt1": zdt1,
     "dtlz2": dtlz2,
     "zdt1-long": partial(zdt1, LONG),

@@ -42,6 +42,23 @@ def suggest(trial: Trial, epsilon: float = EPSILON) -> Recipe:
     """A recipe of the grid."""
     size = trial.suggest_categorical("size", list(SIZES))
     head = trial.suggest_categorical("head", list(HEADS))
+    return _recipe(trial, size, head, epsilon)
+
+
+def suggest_by_conditions(trial: Trial, epsilon: float = EPSILON) -> Recipe:
+    """The same recipes, from settings that depend on others: width on depth, gate on activation, draws on gate."""
+    size = "16-1"
+    if trial.suggest_categorical("depth", [10, 16]) == 10:
+        size = f"10-{trial.suggest_int('width', 1, 3)}"
+    head = trial.suggest_categorical("activation", ["relu", "lwta"])
+    if head == "lwta":
+        head = trial.suggest_categorical("gate", ["mean", "sample"])
+    if head == "sample" and trial.suggest_categorical("draws", [1, 4]) == 4:
+        head = "sample of 4"
+    return _recipe(trial, size, head, epsilon)
+
+
+def _recipe(trial: Trial, size: str, head: str, epsilon: float) -> Recipe:
     radius = epsilon * trial.suggest_float("epsilon_ratio", RATIOS[0], RATIOS[-1], step=0.25)
     return Recipe(
         model=SIZES[size],

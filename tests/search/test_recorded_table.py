@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pyarrow.parquet as pq
 import pytest
 
@@ -39,6 +40,14 @@ def test_a_search_on_the_table_meets_only_what_was_recorded() -> None:
     for recipe in grid.recipes(problems.EPSILON)[::17]:
         recorded.curve(recipe)
     assert recorded.misses == 0
+
+
+@pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
+def test_settings_that_depend_on_others_make_the_same_recipes() -> None:
+    found: list[str] = []
+    study = optuna.create_study(sampler=optuna.samplers.BruteForceSampler())
+    study.optimize(lambda trial: float(found.append(grid.suggest_by_conditions(trial).digest) or 0))
+    assert sorted(found) == sorted(recipe.digest for recipe in grid.recipes())
 
 
 @pytest.mark.parametrize("name", problems.PROBLEMS)
