@@ -93,7 +93,12 @@ def measure(workers: int, trials: int, seconds: float, folder: RunFolder) -> tup
                     reuse_actors=True,
                     max_concurrent_trials=place.concurrency,
                 ),
-                run_config=tune.RunConfig(name="tune", storage_path=str(folder.root / ".tune"), verbose=0),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(folder.root / ".tune"),
+                    verbose=0,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # as in a run
+                ),
             ).fit()
             states = {entry.state for entry in ledger.entries.values()}
             if place.concurrency != workers or len(ledger.entries) != trials or states != {"completed"}:

@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     resume, dry = given.pop("resume", False), given.pop("dry_run", False)
     question: dict[str, Any] = {name: given.pop(name) for name in ("like", "resolution", "price") if name in given}
+    begun: RunFolder | None = None
     try:
         from .search.settings import Settings, settings_of
         from .search.tuner import search
@@ -106,15 +107,17 @@ def main(arguments: list[str] | None = None) -> int:
             if dry:
                 return _forecast(settings, question, place["address"])
             folder = _new(place, settings)
+        begun = folder
         crashed = search(settings, folder, address=place["address"], resume=resume)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (StorageError, WorkersError) as error:
-        print(folder.farewell(error), file=sys.stderr)
+        print(begun.farewell(error) if begun and begun.has_begun_here() else f"error: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print(f"\ninterrupted; to go on: {folder.resume_command}", file=sys.stderr)
+        goes_on = f"; to go on: {begun.resume_command}" if begun and begun.has_begun_here() else ""
+        print(f"\ninterrupted{goes_on}", file=sys.stderr)
         return 130
     if crashed:
         print(f"{crashed} trials crashed; their reasons are in the results (state 'crashed')", file=sys.stderr)
@@ -154,7 +157,7 @@ def _resumed(place: dict[str, Any], given: dict[str, Any]) -> RunFolder:
 
 def _check_same(given: dict[str, Any], settings: Any) -> None:
     for name, value in given.items():
-        if value != (was := getattr(settings, name)):
+        if value != (was := getattr(settings, name, None)):
             raise UserError(f"a run is resumed as it was set, with {_option(name)} {was}, but got {value}")
 
 

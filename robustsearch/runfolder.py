@@ -25,6 +25,7 @@ from typing import Any
 from . import events
 from .errors import RunError
 from .names import checked_name
+from .patience import TROUBLES
 from .storage import Lease, Store, is_url
 
 ROOM = 100e6
@@ -89,8 +90,13 @@ class RunFolder:
         return f"error: {trouble}\nNothing that was written is lost; to go on: {self.resume_command}"
 
     def refresh(self) -> None:
-        """Bring a working copy to what the store has; one in which a driver of this machine works is left alone."""
+        """Bring a working copy to what the store has; one in which a driver of this machine works is left alone.
+
+        Raises:
+            RunError: the store cannot be reached.
+        """
         if self.store and not self.is_driven():
+            self.store.reach()
             self.store.fetch()
 
     def is_driven(self) -> bool:
@@ -173,8 +179,19 @@ class RunFolder:
         return dict(logged)
 
     def exists(self) -> bool:
-        """Whether a run has begun there."""
-        return self.store.exists() if self.store else self.info_file.exists() or self.events_file.exists()
+        """Whether a run has begun.
+
+        Raises:
+            RunError: the store cannot be reached.
+        """
+        if self.store:
+            self.store.reach()
+            return self.store.exists()
+        return self.has_begun_here()
+
+    def has_begun_here(self) -> bool:
+        """Whether a run has begun, as far as the folder on this machine knows."""
+        return self.info_file.exists() or self.events_file.exists()
 
     def check_place(self) -> None:
         """Find out early what would keep a new run from its folder.
@@ -220,7 +237,7 @@ class RunFolder:
         """Take the run for this driver; the lock ends with the process, a lease in a store soon after it.
 
         Raises:
-            RunError: another driver works in it.
+            RunError: another driver works in it, or it cannot be written.
         """
         with self._alone():
             lease = Lease(self.store) if self.store else None
@@ -233,8 +250,13 @@ class RunFolder:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """As the only driver on this machine."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            if error.errno in TROUBLES:
+                raise
+            raise RunError(f"the run folder must be writable, but {self.root} is not: {error.strerror}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

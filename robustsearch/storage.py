@@ -25,7 +25,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 
 from .errors import RunError, StorageError
@@ -85,7 +86,8 @@ class Store:
             self._files, self._base = fs.FileSystem.from_uri(self.url)
         except (OSError, ValueError) as error:
             raise RunError(f"the store must be reachable, but {bare} is not: {_first_line(error)}") from error
-        self._pushed: dict[str, tuple[int, int]] = {}
+        self._pushed: dict[str, tuple[tuple[int, int], bytes]] = {}
+        """By name: what the folder's file looked like when it was that of the store, and a digest of it."""
         self.lease: Lease | None = None
 
     def put(self, name: str, content: bytes) -> None:
@@ -141,7 +143,7 @@ class Store:
                 part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")  # others may bring it too
                 part.write_bytes(content)
                 os.replace(part, path)
-                self._pushed[name] = _stamp(path)
+                self._pushed[name] = _stamp(path), blake2b(content).digest()
 
     def take_over(self, folder: str, names: Iterable[str]) -> None:
         """Bring these objects to a folder, and leave nothing else in it: it may be that of another run of this name."""
@@ -153,14 +155,15 @@ class Store:
         for name in sorted(self._present(folders), key=lambda name: (name.endswith("checkpoint.pt"), name)):
             path = self.root / name
             try:
-                stamp = _stamp(path)
-                if self._pushed.get(name) == stamp:
+                stamp, (before, known) = _stamp(path), self._pushed.get(name, (None, None))
+                if before == stamp:
                     continue
                 content = path.read_bytes()
             except FileNotFoundError:
                 continue  # replaced by another process meanwhile
-            self.put(name, content)
-            self._pushed[name] = stamp
+            if (digest := blake2b(content).digest()) != known:  # a driver that resumes writes all results anew
+                self.put(name, content)
+            self._pushed[name] = stamp, digest
 
     def _present(self, folders: Iterable[str]) -> Iterator[str]:
         for folder in folders:
@@ -202,13 +205,29 @@ class Store:
         """Whether there is a run."""
         return bool(self.names("events")) or self.get("run.json") is not None
 
+    def reach(self) -> None:
+        """Find out early whether the store is there for these credentials: later, its errors are waited for.
+
+        Raises:
+            RunError: it is not.
+        """
+        from pyarrow import fs
+
+        bucket = self._base.partition("/")[0]
+        try:
+            found = self._files.get_file_info(bucket)
+        except OSError as error:
+            raise RunError(f"the store must be reachable, but {self.url} is not: {_first_line(error)}") from error
+        if found.type == fs.FileType.NotFound:
+            raise RunError(f"the bucket of a store must exist, but {bucket!r} does not")
+
 
 class Lease:
-    """The right to drive a run, kept by a thread that renews it and pushes the folder.
+    """The right to drive a run, kept by a thread that renews it; another one pushes the folder meanwhile.
 
     Who wants it and finds it held waits for `SILENCE` without a renewal, on its own clock: no two clocks are compared.
-    It then writes its name, waits, and looks whether that is still there. A holder that could not renew for half of
-    `SILENCE` writes no more (`check`), and one that finds another's name has lost it.
+    It then writes its name, waits, and looks whether that is still there. A holder that has not renewed it for half of
+    `SILENCE` writes no more (`check`) until it has done so in that way, and one that finds another's name has lost it.
     """
 
     def __init__(self, store: Store) -> None:
@@ -220,8 +239,8 @@ class Lease:
         self._store, self._name = store, f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._beats = 0
         if (before := store.get("lease.json")) and before != b"{}":
-            deadline = time.monotonic() + SILENCE
-            while time.monotonic() < deadline:
+            deadline = _now() + SILENCE
+            while _now() < deadline:
                 time.sleep(1)
                 if store.get("lease.json") != before:
                     raise RunError(f"only one driver may work in a run, but another one works in {store.url}")
@@ -229,34 +248,52 @@ class Lease:
         time.sleep(1)
         if not self._mine():
             raise RunError(f"only one driver may work in a run, but another one took {store.url}")
-        self._renewed = time.monotonic()
+        self._renewed = _now()
         self._lost = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
-        self._thread.start()
+        self._stop, self._renewing = threading.Event(), threading.Lock()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._push)]
+        for thread in self._threads:
+            thread.start()
         store.lease = self
 
     def check(self) -> None:
-        """Make sure that the lease is still held.
+        """Make sure that the lease is still held; where that is uncertain, as after an outage, find out.
 
         Raises:
-            StorageError: it is not, or may soon not be.
+            StorageError: it is not, or the store could not be reached for long.
         """
-        if self._lost or time.monotonic() - self._renewed > SILENCE / 2:
+        if self._is_stale:
+            self._renew()
+        if self._lost:
             raise StorageError(f"the driver of a run must hold its lease, but that of {self._store.url} is lost")
 
+    @property
+    def _is_stale(self) -> bool:
+        return _now() - self._renewed > SILENCE / 2
+
+    def _renew(self) -> None:
+        with self._renewing:
+            stale = self._is_stale
+            self._lost = self._lost or not self._mine()
+            if not self._lost:
+                self._write()
+                if stale:  # another driver may have written at the same time
+                    time.sleep(1)
+                    self._lost = not self._mine()
+                self._renewed = _now()
+
     def _keep(self) -> None:
-        due = time.monotonic()
-        while not self._stop.wait(BEAT):
-            if not self._mine():
-                self._lost = True
-                return
-            self._write()
-            self._renewed = start = time.monotonic()
-            if start >= due:
+        while not self._lost and not self._stop.wait(BEAT):
+            with suppress(StorageError):  # it was waited for long, and `check` tells the driver
+                self._renew()
+
+    def _push(self) -> None:
+        pause = PUSH_EVERY
+        while not self._stop.wait(pause) and not self._lost:
+            start = _now()
+            with suppress(StorageError):
                 self._store.push(*PUSHED)
-                now = time.monotonic()
-                due = now + max(PUSH_EVERY, 10 * (now - start))  # a long journal is not pushed all the time
+            pause = max(PUSH_EVERY, 10 * (_now() - start))  # a long journal is not pushed all the time
 
     def _write(self) -> None:
         self._beats += 1
@@ -268,11 +305,17 @@ class Lease:
     def give_back(self) -> None:
         """Push the folder a last time, and let others drive."""
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._store.lease = None
-        if not self._lost:
+        if not self._lost and self._mine():
             self._store.push(*PUSHED)
             self._store.put("lease.json", b"{}")
+
+
+def _now() -> float:
+    """Seconds that have passed, those in which the machine was suspended too, where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from .latency import device_name, measure
 from .models.build import network_for
 from .models.deploy import deploy
 from .models.inspect import Arrays, describe
+from .patience import TROUBLES
 from .quiet import Quiet
 from .recipe import Recipe
 from .runfolder import network_file
@@ -262,11 +263,14 @@ class Trial:
 
         Raises:
             TrialError: the checkpoint is another trial's.
+            OSError: it cannot be read now, which may pass.
         """
         for candidate in (path, _previous(path)):
             try:
                 state = checkpoint.read(candidate)
-            except RunError:
+            except RunError as error:
+                if isinstance(cause := error.__cause__, OSError) and cause.errno in TROUBLES:
+                    raise cause from None
                 self._damaged = candidate.exists()
                 continue  # absent or damaged: the one before it is whole
             if (state["recipe"], state["seed"]) != (self.recipe.to_json(), self.seed):

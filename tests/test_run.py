@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from robustsearch import results
+from robustsearch.errors import RunError
 from robustsearch.recipe import Recipe
 from robustsearch.replay import main as replay_main
 from robustsearch.results import SCHEMA
 from robustsearch.run import main
+from robustsearch.runfolder import RunFolder
 
 COMMAND = [sys.executable, "-m", "robustsearch.run"]
 SMALL = '''
@@ -227,7 +230,6 @@ def test_more_than_the_cluster_has_ends_before_the_first_trial(
 def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
     from dataclasses import asdict
 
-    from robustsearch.runfolder import RunFolder
     from robustsearch.search.settings import Settings
 
     RunFolder(tmp_path / "runs" / "was").write_info({"settings": asdict(Settings("lwta", trials=5))})
@@ -236,10 +238,24 @@ def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
     assert "as it was set, with --trials 5, but got 6" in done.stderr
 
 
-def test_two_drivers_cannot_work_in_one_folder(tmp_path: Path) -> None:
-    from robustsearch.errors import RunError
-    from robustsearch.runfolder import RunFolder
+def test_interrupted_before_there_is_a_run_there_is_nothing_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
 
+    monkeypatch.chdir(tmp_path)
+    for where in ("robustsearch.search.settings.settings_of", "robustsearch.search.tuner.search"):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, interrupt)
+            assert main(["--space", "lwta", "--name", "new"]) == 130
+        assert capsys.readouterr().err == "\ninterrupted\n"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="the run folder must be writable"), RunFolder(tmp_path / "file" / "x").locked():
+        pass
+
+
+def test_two_drivers_cannot_work_in_one_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.write_info({})
     with folder.locked(), pytest.raises(RunError, match="only one driver"), folder.locked():

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Timer
 from typing import NoReturn
 
 import pytest
 
-from robustsearch import events, run, storage
+from robustsearch import events, patience, run, storage
 from robustsearch.data import Dataset
 from robustsearch.errors import RunError, StorageError
 from robustsearch.events import EventLog, read
@@ -230,22 +232,111 @@ def test_one_driver_at_a_time(store: Store, tmp_path: Path, monkeypatch: pytest.
         pass
 
 
+def stand_still(lease: Lease) -> None:
+    """As its machine does."""
+    lease._stop.set()
+    for thread in lease._threads:
+        thread.join()
+
+
 @pytest.mark.slow
 def test_a_silent_driver_is_followed_and_writes_no_more(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "BEAT", 0.5)
     monkeypatch.setattr(storage, "SILENCE", 3.0)
-    lease = Lease(store)
-    lease._stop.set()  # the machine stands still
-    lease._thread.join()
+    lease, unaware = Lease(store), Lease.__new__(Lease)
+    stand_still(lease)
+    vars(unaware).update(vars(lease))
     other = elsewhere(store, tmp_path, monkeypatch)
     follower = Lease(other)
     with pytest.raises(StorageError, match="must hold its lease"):
         store.put_events(0, b"late")
+    (store.root / "results").mkdir(parents=True)
+    (store.root / "results" / "0000.parquet").write_text("late")
+    for former in (lease, unaware):
+        former.give_back()
+        follower.check()
+    assert other.names("results") == []
     other.put_events(0, b"")
     follower.give_back()
     assert other.get("events/00000000.jsonl") == b""
+
+
+@pytest.mark.slow
+def test_an_outage_is_waited_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a store whose driver could not renew its lease meanwhile, and which nobody else has taken."""
+    monkeypatch.setattr(storage, "BEAT", 0.5)
+    monkeypatch.setattr(storage, "SILENCE", 3.0)
+    monkeypatch.setattr(patience, "PAUSE", 0.2)
+    lease, reached = Lease(store), store._files
+    gone = {"endpoint_override": "http://127.0.0.1:9", "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=1)}
+    store._files = fs.S3FileSystem(**gone)
+    time.sleep(4)
+    assert lease._is_stale
+    back = Timer(2, lambda: setattr(store, "_files", reached))
+    back.start()
+    store.put_events(0, b"after it")
+    lease.check()
+    lease.give_back()
+    assert store.get("events/00000000.jsonl") == b"after it"
+    assert "can be written again" in capsys.readouterr().err
+
+
+def test_a_long_push_does_not_delay_the_beats(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of all results, which a driver that resumes writes anew."""
+    for name, seconds in {"BEAT": 0.1, "SILENCE": 2.0, "PUSH_EVERY": 0.1}.items():
+        monkeypatch.setattr(storage, name, seconds)
+    put, pushing = store.put, threading.Event()
+
+    def slowly(name: str, content: bytes) -> None:
+        if name == "run.json":
+            pushing.set()
+            time.sleep(3)
+        put(name, content)
+
+    monkeypatch.setattr(store, "put", slowly)
+    store.root.mkdir(parents=True)
+    (store.root / "run.json").write_text("{}")
+    lease = Lease(store)
+    assert pushing.wait(10)
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        assert not lease._is_stale
+        time.sleep(0.05)
+    lease.give_back()
+    assert store.get("run.json") == b"{}"
+
+
+def test_what_is_written_anew_and_equal_is_not_pushed_again(store: Store) -> None:
+    file = store.root / "results" / "0000.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_text("rows")
+    store.push("results")
+    store._files.delete_file(f"{store._base}/results/0000.parquet")
+    os.utime(file, (1, 1))
+    store.push("results")
+    assert store.names("results") == []
+    file.write_text("more")
+    store.push("results")
+    assert store.get("results/0000.parquet") == b"more"
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("s3://no-such-bucket/runs", "the bucket of a store must exist, but 'no-such-bucket' does not"),
+        ("s3://bucket/runs?endpoint_override=http://127.0.0.1:9", "the store must be reachable"),
+    ],
+)
+@pytest.mark.parametrize("how", [["--trials", "1"], ["--resume"]])
+def test_a_store_that_is_not_there_is_found_before_work_starts(
+    store: Store, place: str, words: str, how: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--space", "lwta", "--storage", place, "--name", "one", *how]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_a_driver_whose_lease_was_taken_notices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

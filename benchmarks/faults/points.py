@@ -122,7 +122,7 @@ def drive(folder: RunFolder, chosen: Settings, death: Death, *, workers: int = 2
     with death.lurking():
         try:
             with Ledger(folder) as ledger:
-                ledger.log.append("start")
+                ledger.start({})
                 study, _ = restore_study(folder, chosen, ledger, [], EPSILON)
                 searcher, scheduler = make_searcher(chosen, ledger, study, EPSILON), make_scheduler(chosen, ledger)
                 for _ in simulate(searcher, scheduler, curve, workers=workers):

@@ -86,9 +86,8 @@ class Ledger:
         """
         self._folder = folder
         self.max_latency = max_latency
-        self._constant = {"run": folder.name if folder else "simulated"} | {
-            "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        }
+        self._run = folder.name if folder else "simulated"
+        self._versions = versions()
         self.entries: dict[str, Entry] = {}
         self.searched: list[Entry] = []
         self.running: dict[str, Entry] = {}
@@ -113,6 +112,10 @@ class Ledger:
     def crashed(self) -> int:
         """How many trials have crashed."""
         return sum(entry.state == "crashed" for entry in self.entries.values())
+
+    def start(self, info: dict[str, Any]) -> None:
+        """A driver begins; `info` is what `run.json` says."""
+        self._apply(self.log.append("start", info=info, versions=versions()))
 
     def ask(self, name: str, role: Role, recipe: Recipe, seed: int, number: int | None) -> Entry:
         """A new trial."""
@@ -139,6 +142,8 @@ class Ledger:
 
     def _apply(self, event: Event) -> None:
         name, data = event.trial, event.data
+        if event.kind == "start":
+            self._versions = data.get("versions") or (data.get("info") or {}).get("versions") or versions()
         if name is None:
             return
         if event.kind == "ask":
@@ -147,19 +152,24 @@ class Ledger:
             if entry.role == "search":
                 self.searched.append(entry)
         elif event.kind == "report":
-            self.entries[name].rows.append(data["row"] | {"time": datetime.fromisoformat(event.time)})
+            self.entries[name].rows.append(data["row"] | self._stamp(event))
         else:
             entry = self.running.pop(name)
             entry.state, entry.reason, entry.by = data["state"], data["reason"], data.get("by")
             entry.trained = max(entry.trained, data["epoch"])
             self.ended, self.ended_epochs = self.ended + 1, self.ended_epochs + entry.trained
             if entry.state in results.FAILED:
-                entry.rows.append({"epoch": data["epoch"], "time": datetime.fromisoformat(event.time)})
+                entry.rows.append({"epoch": data["epoch"]} | self._stamp(event))
+
+    def _stamp(self, event: Event) -> dict[str, Any]:
+        """What a row says of the event that it came with, and of the driver that wrote it."""
+        told = ", ".join(f"{name} {number}" for name, number in self._versions.items())
+        return {"time": datetime.fromisoformat(event.time), "versions": told}
 
     def _write(self, entry: Entry) -> None:
         if not (self._folder and entry.rows):
             return
-        shared = self._constant | entry.columns | entry.recipe.flat()
+        shared = {"run": self._run} | entry.columns | entry.recipe.flat()
         rows = [row | shared | {"feasible": self.feasible(row)} for row in entry.rows]
         results.write_trial(self._folder.results, entry.name, rows)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from .. import data, events, results
 from ..ablation.gaining import RULE
@@ -40,7 +43,8 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
     """
     settings.check()
     if resume and _is_complete(folder):
-        return _draw_again(settings, folder)
+        with _told():
+            return _draw_again(settings, folder)
     for name, value in (DRIVER_ENVIRONMENT | ({} if address else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import optuna
@@ -71,31 +75,43 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         place = find_place(settings, None if folder.store else folder.root, address=address)
         if address is None and not resume:  # which cannot be told to take fewer at a time
             check_memory(place.concurrency)
-        with folder.locked(), lifeline(folder):
+        with _told(), folder.locked(), lifeline(folder):
             if folder.store and resume:
                 folder.store.fetch()  # now that nobody else writes there
             folder.write_info(folder.info() if resume else _info(settings, folder, space, dataset, place))
             return _run(settings, folder, space, samples, dataset, place)
-    except Exception as error:
-        if trouble := trouble_in(error):  # Tune wraps it
-            raise trouble from error
-        raise
     finally:
         ray.shutdown()
 
 
-def _kept(folder: RunFolder) -> list[Path]:
-    """What a search comes to beside its event log, and cannot be drawn or told from that."""
-    return [*sorted(folder.evaluations.glob("*.parquet")), *([folder.study_file] if folder.study_file.exists() else [])]
+@contextmanager
+def _told() -> Iterator[None]:
+    """Trouble with storage or workers as what it is, whatever it was wrapped in, as Tune does."""
+    try:
+        yield
+    except Exception as error:
+        if trouble := trouble_in(error):
+            raise trouble from error
+        raise
+
+
+def _kept(folder: RunFolder) -> dict[str, Any]:
+    """What a search comes to and no log can tell: evaluations by name; and size and CRC-32 of the study's file."""
+    study = folder.study_file.read_bytes() if folder.study_file.exists() else b""
+    return {
+        "evaluations": sorted(path.name for path in folder.evaluations.glob("*.parquet")),
+        "study": [len(study), crc32(study)],
+    }
 
 
 def _is_complete(folder: RunFolder) -> bool:
     """Whether the search has come to its end, and what it had then is still there and whole."""
     logged = events.read(folder.events_file)[0]
-    if not logged or logged[-1].kind != "end" or "kept" not in logged[-1].data:
+    if not logged or logged[-1].kind != "end" or (kept := logged[-1].data.get("kept")) is None:
         return False
-    paths = [folder.root / name for name in logged[-1].data["kept"]]
-    return all(results.is_whole(path) if path.suffix == ".parquet" else path.exists() for path in paths)
+    size, crc = kept["study"]
+    study = folder.study_file.read_bytes()[:size] if folder.study_file.exists() else b""  # others may append to it
+    return crc32(study) == crc and all(results.is_whole(folder.evaluations / name) for name in kept["evaluations"])
 
 
 def _draw_again(settings: Settings, folder: RunFolder) -> int:
@@ -103,9 +119,10 @@ def _draw_again(settings: Settings, folder: RunFolder) -> int:
 
     from .ledger import Ledger
 
+    out = pareto.console()
     with folder.locked():
-        with Ledger(folder, max_latency=settings.max_latency) as ledger:  # mends what the results have lost
-            out = pareto.console()
+        folder.write_info(folder.info())
+        with Ledger(folder, max_latency=settings.max_latency) as ledger:  # writes what the results have lost
             say(out, f"{folder.name} is complete: {len(ledger.entries)} trials. It is drawn again.")
         draw(folder, out)
     return ledger.crashed
@@ -162,7 +179,7 @@ def _run(
         f"Run folder: {folder.place}",
     )
     with Ledger(folder, max_latency=settings.max_latency) as ledger:
-        ledger.log.append("start", info=folder.info())
+        ledger.start(folder.info())
         attained = Attained(ledger)
         board = SearchBoard(folder.trials / "search", attained)
         study = None
@@ -211,7 +228,7 @@ def _run(
             )
         if settings.final_images:
             examine(folder, dataset, settings, place.gpus, out)
-        ledger.log.append("end", kept=[path.relative_to(folder.root).as_posix() for path in _kept(folder)])
+        ledger.log.append("end", kept=_kept(folder))
     draw(folder, out)
     return ledger.crashed
 

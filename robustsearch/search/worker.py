@@ -71,13 +71,17 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         """Go on from the trial's last checkpoint, unless too many workers have died in the epoch after it."""
         folder = self._shared[0]
         self._is_new = False
-        try:
+
+        def read() -> None:
             if folder.store:
                 folder.store.take_over(f"trials/{self._checkpoint.parent.name}", [self._checkpoint.name, ATTEMPTS])
             else:
                 folder.info()  # a node that joined later may not share the folder, and then has no run.json
             checkpoint.sweep(self._checkpoint.parent)
             trial.load(self._checkpoint)
+
+        try:
+            patiently(read, self._checkpoint.parent)
         except StorageError:
             raise
         except Exception as error:

@@ -14,7 +14,9 @@ import pytest
 from robustsearch import results
 from robustsearch.errors import RunError
 from robustsearch.events import read
+from robustsearch.recipe import Recipe
 from robustsearch.runfolder import RunFolder
+from robustsearch.search import tuner
 from robustsearch.search.journal import cut_torn_line
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.searcher import open_study
@@ -51,17 +53,17 @@ def another_value(content: bytes) -> bytes:
     return b"".join([*lines[:told], json.dumps(entry).encode() + b"\n", *lines[told + 1 :]])
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: b"",
-        lambda content: b"\0" * len(content),
-        lambda content: content[: len(content) // 2] + content[len(content) // 2 :].replace(b"op_code", b"op_c?de", 1),
-        lambda content: content[: len(content) // 2] + content[len(content) // 2 + 300 :],
-        without_last_lines,
-        another_value,
-    ],
+DAMAGE = (
+    lambda content: b"",
+    lambda content: b"\0" * len(content),
+    lambda content: content[: len(content) // 2] + content[len(content) // 2 :].replace(b"op_code", b"op_c?de", 1),
+    lambda content: content[: len(content) // 2] + content[len(content) // 2 + 300 :],
+    without_last_lines,
+    another_value,
 )
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_journal_is_made_again(interrupted: tuple[RunFolder, Any], damage: Callable[[bytes], bytes]) -> None:
     folder, chosen = interrupted
     before, content = study(folder), folder.study_file.read_bytes()
@@ -115,11 +117,48 @@ def test_results_that_are_damaged_or_lost_are_written_anew(interrupted: tuple[Ru
     assert results.read(folder.results).equals(before)
 
 
+@pytest.mark.parametrize("damage", [None, *DAMAGE])
+def test_a_complete_run_whose_study_is_damaged_is_not_taken_for_whole(
+    damage: Callable[[bytes], bytes] | None, interrupted: tuple[RunFolder, Any]
+) -> None:
+    folder, chosen = interrupted
+    assert drive(folder, chosen, Death())
+    assert not tuner._is_complete(folder)
+    with Ledger(folder) as ledger:
+        ledger.log.append("end", kept=tuner._kept(folder))
+    assert tuner._is_complete(folder)
+    whole = folder.study_file.read_bytes()
+    folder.study_file.write_bytes(whole + b'{"op_code":"of a dashboard"}\n')
+    assert tuner._is_complete(folder)
+    folder.study_file.unlink() if damage is None else folder.study_file.write_bytes(damage(whole))
+    assert not tuner._is_complete(folder)
+
+
+def test_rows_keep_the_versions_of_the_driver_that_wrote_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_info({})
+    found = []
+    for number in ("1.0", "2.0"):
+        monkeypatch.setattr("robustsearch.search.ledger.versions", lambda number=number: {"torch": number})
+        with Ledger(folder) as ledger:
+            ledger.start({})
+            ledger.ask(number, "search", Recipe(), 0, 0)
+            ledger.report(number, {"epoch": 1, "robust": 0.5, "latency_p50": 1.0})
+            ledger.finish(number, "crashed", "a reason", 2)
+        found.append(results.read(folder.results).to_pylist())
+    assert [(row["trial"], row["versions"]) for row in found[1]] == [
+        ("1.0", "torch 1.0"),
+        ("1.0", "torch 1.0"),
+        ("2.0", "torch 2.0"),
+        ("2.0", "torch 2.0"),
+    ]
+
+
 def test_a_lost_description_is_in_the_log(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.write_info({"name": "run", "settings": {"space": "lwta"}})
     with Ledger(folder) as ledger:
-        ledger.log.append("start", info=folder.info())
+        ledger.start(folder.info())
     for damage in ("", '{"name"', "[]"):
         folder.info_file.write_text(damage)
         assert folder.info() == {"name": "run", "settings": {"space": "lwta"}}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from robustsearch import results
+from robustsearch import patience, results
 from robustsearch.data import Dataset
 from robustsearch.recipe import Attack, Mix, Model, Recipe, Training
 from robustsearch.runfolder import RunFolder
@@ -54,6 +56,37 @@ def test_a_trial_that_ends_itself_is_stopped_with_its_reason(digits: Dataset, pl
     assert {row["reason"] for row in rows} == {entry.reason}
     scalars = EventAccumulator(str(folder.trials / "0000")).Reload().Scalars("train/pgd_accuracy")
     assert [scalar.step for scalar in scalars][: len(decisions)] == list(range(1, len(decisions) + 1))
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_a_file_server_that_fails_as_a_trial_is_taken_up_is_waited_for(
+    code: int, digits: Dataset, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must neither crash the trial nor start it from its first epoch."""
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    RunFolder(tmp_path).write_info({})
+    recipe = Recipe(
+        model=RECIPE.model, mix=Mix(clean=1, noise=0, fgsm=0, pgd=0, cw=0), training=Training(epochs=6, batch_size=40)
+    )
+    config = {"trial": "0000", "recipe": recipe.to_json(), "seed": 0}
+    failures = iter([OSError(code, "gone for a while")] * 2)
+
+    class Failing(ZipFile):
+        """Every file is opened by it first."""
+
+        def testzip(self) -> str | None:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+            return super().testzip()
+
+    for epoch in (1, 2):
+        worker = Worker.__new__(Worker)
+        worker.setup(config, place=str(tmp_path), dataset=digits, plan=plan, threads=1)
+        result = worker.step()
+        worker.cleanup()
+        assert (result["epoch"], result["ended"]) == (epoch, None)
+        monkeypatch.setattr("zipfile.ZipFile", Failing)
+    assert next(failures, None) is None
 
 
 def test_a_node_that_does_not_share_the_run_s_folder_says_so(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
