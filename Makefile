@@ -32,7 +32,7 @@ test-long: $(READY)  ## tests of more than a minute each
 test-onprem: $(READY)  ## cluster/onprem.yaml on machines of namespaces: a search, one of them lost; needs root
 	$(BIN)/python -m pytest -rs tests/cluster/test_onprem.py
 
-test-cluster: $(READY)  ## the same, cluster/config.yaml on a cloud of such machines, and cluster/slurm.sbatch: half an hour
+test-cluster: $(READY)  ## the same, cluster/config.yaml on a cloud of such machines, and cluster/slurm.sbatch: forty minutes
 	$(BIN)/python -m pytest -rs -m cluster tests/cluster
 
 lint: $(READY)   ## linter and formatter, nothing changed
@@ -46,7 +46,7 @@ format: $(READY)  ## formatter and the linter's safe mends
 types: $(READY)  ## static types
 	$(BIN)/mypy
 
-test-faults: $(READY)  ## die at every write of a simulated search, then 200 SIGKILLs over a real one: up to an hour
+test-faults: $(READY)  ## die at every write of a simulated search, then SIGKILLs over a real one until it ends: up to an hour
 	$(BIN)/python -m benchmarks.faults points
 	$(BIN)/python -m benchmarks.faults kills
 

@@ -36,7 +36,7 @@ def distances(portraits: Sequence[Portrait]) -> tuple[Figure, str]:
                 axis.plot([middle, middle], [place - 0.28, place + 0.28], color=style.INK, linewidth=1.6)
             radius = first.about["unit_linf" if norm == "linf" else "epsilon_l2"]
             axis.axvline(radius, color=style.OKABE_ITO[5], linestyle="--", linewidth=0.9)
-            axis.set(xlabel=f"{NORMS[norm]} distance", xlim=(0, end))
+            axis.set(xlabel=f"{NORMS[norm]} distance (pixel units)", xlim=(0, end))
         axes = figure.axes[0]
         axes.set_yticks(range(len(portraits)), [portrait.name for portrait in portraits])
         axes.invert_yaxis()
@@ -53,7 +53,8 @@ def accuracy(portraits: Sequence[Portrait]) -> tuple[Figure, str]:
     columns = max(len(attacks) for attacks in names.values())
     terms = (
         f"Accuracy against the radius ({_images(first)}), above in l∞, below in l2. Attacks go through the surrogate; "
-        "`straight` only where gates are hard; CW: what no perturbation within the radius breaks."
+        "`straight` is Auto-PGD straight-through, only where gates are hard; CW: what no perturbation within the "
+        "radius breaks."
     )
     with matplotlib.rc_context(style.RC):
         figure = Figure(figsize=(style.SIZE[0], 5.6))
@@ -77,7 +78,7 @@ def accuracy(portraits: Sequence[Portrait]) -> tuple[Figure, str]:
                             label=portrait.name,
                         )
                 title = {"fgsm": "FGSM", "pgd": "PGD", "cw": "CW"}.get(attack, attack)
-                axis.set(title=title, xlabel=f"{NORMS[norm]} radius", ylim=(-2, 102), xlim=(0, None))
+                axis.set(title=title, xlabel=f"{NORMS[norm]} radius (pixel units)", ylim=(-2, 102), xlim=(0, None))
                 axis.title.set_fontsize(9)
             axes[row][0].set_ylabel("accuracy %")
         handles = {str(line.get_label()): line for axis in figure.axes for line in axis.lines}

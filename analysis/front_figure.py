@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import matplotlib
@@ -15,6 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from . import style
@@ -173,19 +173,27 @@ def _draw_key(figure: Figure, axes: Axes, colours: style.Colours) -> None:
         figure.legend(handles=dots, loc="outside right center", title=title, alignment="left")
 
 
+_NEAR = ((-4, 3, "right"), (-4, 12, "right"), (5, -11, "left"), (5, 4, "left"), (-4, -11, "right"))
+_FAR = tuple((x, y, "left") for y in (-24, -36, -50, 14) for x in (8, 30, 60)) + tuple(
+    (-x, y, "right") for y in (22, -24, -36) for x in (8, 30)
+)
+"""Places of a name, in points from its point, and its end that is nearer."""
+
+
 def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
-    """Names beside the points of the front: where they cover nothing, else over bars only, else left out.
+    """Names beside the points of the front: where they cover nothing, else over bars only, else farther off with a line
+    to the point, else left out.
 
     Above and left of a front point lies nothing but its neighbours' names and bars; so that place is first.
     """
-    places = [(-4, 3, "right"), (-4, 12, "right"), (5, -11, "left"), (5, 4, "left"), (-4, -11, "right")]
     inside = axes.get_window_extent()
     names: list[Bbox] = []
     for row in (row for row in rows if row["on_front"]):
         others = [other for other in rows if other is not row]
         markers = [_marker_box(axes, other) for other in others] + names
         bars = [box for other in others for box in _bar_boxes(axes, other)]
-        for taken, (x, y, side) in product((markers + bars, markers), places):
+        choices = ((places, taken) for places in (_NEAR, _FAR) for taken in (markers + bars, markers))
+        for taken, (x, y, side) in ((taken, place) for places, taken in choices for place in places):
             label = axes.annotate(
                 point_label(row),
                 (row["latency_p50"], 100 * row["robust"]),
@@ -195,8 +203,10 @@ def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
                 fontsize=8,
                 zorder=7,
                 bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
+                arrowprops={"arrowstyle": "-", "linewidth": 0.6, "shrinkB": 3} if (x, y, side) in _FAR else None,
             )
-            box = label.get_window_extent()
+            label.update_positions(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+            box = Text.get_window_extent(label)  # without the line
             if not box.count_overlaps(taken) and inside.contains(*box.min) and inside.contains(*box.max):
                 names.append(box)
                 break

@@ -30,7 +30,7 @@ def terms(run: Run, points: pa.Table, third: str | None = None) -> str:
     """Under which terms a front is one: data, attack, trials, front, hypervolume, machine, seed."""
     unit, end = "accuracy × ms", f"{reference_latency(points):.4g} ms"
     if third:
-        way = "less" if THIRD[third] == "min" else "more"
+        way = ("fewer" if third == "parameters" else "less") if THIRD[third] == "min" else "more"
         unit, end = f"{unit} × {third}", f"{end}, {reference_third(points, third):.4g} {third}"
     radius = _values(points, "epsilon", length) or length(run.info.get("epsilon"))
     data = [

@@ -131,7 +131,7 @@ def radii(portrait: Portrait) -> tuple[Figure, str]:
                 line = LINES[place % len(LINES)]
                 axis.plot(portrait.arrays[f"radii_{norm}"], 100 * values, line, marker="o", markersize=3, color=colour)
                 axis.lines[-1].set_label(_attack(attack))
-            axis.set(xlabel=f"{NORMS[norm]} radius", ylim=(-2, 102), xlim=(0, None))
+            axis.set(xlabel=f"{NORMS[norm]} radius (pixel units)", ylim=(-2, 102), xlim=(0, None))
             axis.legend()
         figure.axes[0].set_ylabel("accuracy %")
         draw_caption(figure, terms)
@@ -162,9 +162,13 @@ def slices(portrait: Portrait) -> tuple[Figure, str]:
             budget = about["epsilon_l2"]
             axis.plot(budget * np.cos(turn), budget * np.sin(turn), ":", color="white", linewidth=0.9)
             axis.plot(0, 0, "+", color="white", markersize=8)
-            axis.set(xlabel="adversarial direction", aspect="equal", title=f"class {about['classes'][label]}")
+            axis.set(
+                xlabel="adversarial direction (l2, pixel units)",
+                aspect="equal",
+                title=f"class {about['classes'][label]}",
+            )
             axis.title.set_fontsize(9)
-        panels[0].set_ylabel("random direction")
+        panels[0].set_ylabel("random direction (l2, pixel units)")
         figure.colorbar(mesh, ax=list(panels), shrink=0.8, label="probability")
         draw_caption(figure, terms)
     return figure, terms

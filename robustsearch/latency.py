@@ -1,4 +1,4 @@
-"""Latency, the second objective: the time of one deployed prediction, all its draws included (METHODS 8)."""
+"""Latency, the second objective: the time of one deployed prediction, all its draws included (docs/honesty.md)."""
 
 from __future__ import annotations
 

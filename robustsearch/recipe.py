@@ -73,7 +73,7 @@ class Model(Section):
 
 
 class IBP(Section):
-    """Indian buffet process prior over LWTA blocks (METHODS 3; Panousis et al. 2019)."""
+    """Indian buffet process prior over LWTA blocks (Panousis et al. 2019; docs/methods.md)."""
 
     alpha: float = Field(1.0, gt=0, le=100, description="Concentration of the Beta(alpha, 1) sticks; small is sparse.")
     cutoff: float = Field(
@@ -211,7 +211,7 @@ class Attack(Section):
 
 
 class Training(Section):
-    """Optimiser, schedule, loss weights, and what is added to plain adversarial training (METHODS 6)."""
+    """Optimiser, schedule, loss weights, and what is added to plain adversarial training (docs/methods.md)."""
 
     epochs: int = Field(12, ge=1, le=10_000, description="Passes over the training set.")
     batch_size: int = Field(128, ge=2, le=65_536, description="Images a step.")

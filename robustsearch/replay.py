@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
     root.add_argument("--sampler", metavar="NAME", help="auto, tpe, gp, nsga2, random")
     root.add_argument("--scheduler", metavar="NAME", help="mo-asha, none")
-    root.add_argument("--eta", type=int, metavar="N", help="rungs N times apart; at each one in N * N goes on")
+    root.add_argument("--eta", type=int, metavar="N", help="rungs N times apart; at each the best one in N go on")
     root.add_argument("--trials", type=int, metavar="N", help="recipes to ask for")
     root.add_argument("--seed", type=int, metavar="S", help="seed of the sampler")
     root.add_argument("--concurrency", type=int, metavar="K", help="trials at a time (2)")

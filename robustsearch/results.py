@@ -45,7 +45,11 @@ def _accuracy(name: str, what: str) -> dict[str, tuple[pa.DataType, str]]:
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "run": (pa.string(), "name of the run"),
     "trial": (pa.string(), "name of the trial within the run; `baseline` is the undefended network"),
-    "role": (pa.string(), "`search` (chosen by the sampler), `repeat` (its recipe with another seed) or `baseline`"),
+    "role": (
+        pa.string(),
+        "`search` (chosen by the sampler; in an ablation, a row's first seed), `repeat` (its recipe with another "
+        "seed) or `baseline`",
+    ),
     "epoch": (pa.int32(), "epochs trained when this row was measured"),
     "state": (pa.string(), f"state of the trial: {', '.join(get_args(State))}"),
     "reason": (pa.string(), "why the trial failed or was stopped"),
@@ -119,13 +123,15 @@ def _recipe_columns() -> dict[str, tuple[pa.DataType, str]]:
     columns = {"activation": (pa.string(), "relu or lwta")}
     for name, doc in field_docs().items():
         section: Any = Recipe
+        may_be_off = False
         *parents, leaf = name.split(".")
         for parent in parents:
             hint = get_type_hints(section)[parent]
+            may_be_off |= type(None) in get_args(hint)
             section = next((kind for kind in get_args(hint) if kind is not type(None)), hint)
         hint = get_type_hints(section)[leaf]
         kind = next((kind for kind in get_args(hint) if kind in arrow), hint)
-        columns[name] = (arrow.get(kind, pa.string()), f"{doc} Null where that part is off.")
+        columns[name] = (arrow.get(kind, pa.string()), doc + " Null where that part is off." * may_be_off)
     return columns
 
 

@@ -1,4 +1,4 @@
-"""Attacks: one loop, start x step x projection x objective, each a plain function passed in (METHODS 5).
+"""Attacks: one loop, start x step x projection x objective, each a plain function passed in (docs/methods.md).
 
     objectives.py       what is maximised for each image: cross_entropy, margin, dlr, targeted_dlr
     gradient.py         input_gradient: its mean gradient over draws of a random model; crafting: eval mode

@@ -1,6 +1,6 @@
 """Carlini & Wagner's l_2 attack (2016, 1608.04644): the nearest image that the model gets wrong.
 
-METHODS 5 minimises, over w with x' = (tanh(w) + 1) / 2 (section V-B of the paper),
+It minimises, over w with x' = (tanh(w) + 1) / 2 (section V-B of the paper),
 
     ||x' - x||^2 + c * max(Z_y - max_{j != y} Z_j, -kappa)        (section VI-A, untargeted)
 

@@ -1,4 +1,4 @@
-"""Masking checks: whether an accuracy under attack tells the truth, or the attack was blind (METHODS 7).
+"""Masking checks: whether an accuracy under attack tells the truth, or the attack was blind (docs/honesty.md).
 
 A classifier masks its gradients where they do not show an attack the way although there is one (Athalye et al. 2018,
 1802.00420). One strong white-box attack is examined: PGD on the cross-entropy and on the margin, through the

@@ -108,7 +108,7 @@ PROTOCOLS = {
                 Adversary("pgd_l2", "pgd", "l2", steps=20),
             ),
         ),
-        # The last word on a member of the front (METHODS 7).
+        # The last word on a member of the front (docs/honesty.md).
         Protocol(
             "full",
             images=1000,

@@ -1,4 +1,4 @@
-"""Accuracy of a network under attack, measured so that randomness cannot hide it (METHODS 7).
+"""Accuracy of a network under attack, measured so that randomness cannot hide it (docs/honesty.md).
 
 An adversary sees each stochastic layer's surrogate gradient, never hard gates. What it finds is scored on the network
 itself, over fresh draws: the correctness of an image is its mean over those draws, and its robust correctness is the

@@ -1,4 +1,4 @@
-"""The training objective, as named terms that sum to what is minimised (METHODS 2, 3, 4, 6)."""
+"""The training objective, as named terms that sum to what is minimised (docs/methods.md)."""
 
 from __future__ import annotations
 

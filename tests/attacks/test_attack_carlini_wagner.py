@@ -71,7 +71,7 @@ def test_at_a_large_c_the_last_iterate_rests_where_the_margin_is_kappa() -> None
 
 @pytest.mark.parametrize("kappa", [0.0, 0.3])
 def test_the_descent_is_that_of_the_formula_under_the_adam_of_torch(kappa: float) -> None:
-    """METHODS 5 as it stands there, differentiated by autograd; pixels at 0 and 1 included."""
+    """The objective of docs/methods.md, differentiated by autograd; pixels at 0 and 1 included."""
     images = IMAGES.clone()
     images[:, 0, 0, 0], images[:, 0, 1, 1] = 0, 1
     w = torch.atanh((2 * images - 1) * 0.999999).requires_grad_()

@@ -188,7 +188,7 @@ def test_pgd_needs_a_generator_for_a_random_start() -> None:
 
 
 def test_pgd_refuses_a_ball_that_it_cannot_reach() -> None:
-    """The report's own settings, METHODS 5."""
+    """The report's own settings."""
     images, labels = torch.full((1, 3, 2, 2), 0.5), torch.tensor([0])
     report: dict[str, Any] = {"epsilon": 0.3, "step": 0.01, "steps": 3, "random_start": False}
     with pytest.raises(ValueError, match=r"`steps \* step >= epsilon` must hold.*3 \* 0.01 < 0.3"):

@@ -155,7 +155,7 @@ def test_the_report_s_pgd_is_weaker_than_its_fgsm_and_than_the_standard(trained:
 
 @pytest.mark.slow
 def test_sampled_gates_are_attacked_through_their_surrogate_which_is_stronger(digits: Dataset) -> None:
-    """The gradient through hard, random winners finds less than the one through the mean gate (METHODS 7)."""
+    """The gradient through hard, random winners finds less than the one through the mean gate."""
     network = train(PLAIN.replace(lwta=LWTA(kl_weight=0.0).model_dump(), **{"training.epochs": 24}), digits)
     pictures, labels = images(digits)
     adaptive = measure(network, digits)

@@ -88,7 +88,7 @@ def certain(exact: Exact) -> Law:
 
 
 def winner(scale: float) -> Law:
-    """One unit u of each block passes, with probability softmax(h / scale)_u (METHODS 2): chi-square."""
+    """One unit u of each block passes, with probability softmax(h / scale)_u: chi-square."""
 
     def law(lwta: LWTA, batch: np.ndarray, y: np.ndarray) -> Iterator[float]:
         h = _sets(batch[:1], lwta.units)[0]
@@ -233,7 +233,7 @@ def without_noise(layer: PNILayer, x: np.ndarray) -> np.ndarray:
 
 
 def pni_moments(layer: PNILayer, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each output, which is linear in the noise (METHODS 4)."""
+    """Mean and standard deviation of each output, which is linear in the noise."""
     x, weight, alpha = torch.from_numpy(batch), layer.weight.detach().double(), layer.alpha.detach().double()
     clean = without_noise(layer, batch)
     if layer.where == "weights":
