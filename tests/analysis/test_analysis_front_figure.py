@@ -73,6 +73,17 @@ def test_labels_name_the_front_and_nothing_else(figure: Figure) -> None:
     assert {text.get_text() for text in figure.axes[0].texts} == {"0001 (100%)", "0002 (99%)"}
 
 
+@pytest.mark.parametrize(("members", "apart"), [(5, 0.02), (8, 0.06)])
+def test_every_member_of_a_crowded_front_has_its_name(make_run, make_row, members: int, apart: float) -> None:
+    rows = [make_row(f"{place:04d}", 1, 0.8 + 0.01 * place, 1 + apart * place) for place in range(members)]
+    rows.append(make_row("baseline", 1, 0.4, 3.0, role="baseline"))
+    figure = draw(front_table(load(make_run(rows)).table), "", None)
+    labels = figure.axes[0].texts
+    assert [text.get_text()[:4] for text in labels] == [f"{place:04d}" for place in range(members)]
+    boxes = [Text.get_window_extent(text) for text in labels]
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes)  # its own
+
+
 def test_the_legend_has_what_is_in_the_picture(figure: Figure) -> None:
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
