@@ -121,7 +121,7 @@ def test_all_text_is_legible_and_no_text_covers_another(make_run, make_row) -> N
     drawn = texts(figure)
     assert len(figure.axes[0].texts) >= 5
     assert min(text.get_fontsize() for text in drawn) >= 8
-    boxes = [text.get_window_extent() for text in drawn]
+    boxes = [Text.get_window_extent(text) for text in drawn]
     for index, box in enumerate(boxes):
         assert box.count_overlaps(boxes[:index]) == 0
         assert figure.bbox.x0 <= box.x0
