@@ -28,7 +28,7 @@ from .journal import Journal
 from .ledger import Entry, Ledger
 from .proposer import LedgerSearcher
 from .racing import next_repeat
-from .spaces import Sample, Space, is_numeric
+from .spaces import Sample, Space, is_independent
 
 
 def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampler:
@@ -52,8 +52,8 @@ GP_TRIALS = 200
 
 
 def choose_sampler(samples: Sequence[Sample], trials: int) -> str:
-    """What `auto` stands for: GP for a short search of independent numbers, else TPE, which takes conditions too."""
-    return "gp" if trials <= GP_TRIALS and is_numeric(samples) else "tpe"
+    """What `auto` stands for: GP for a short search of settings none of which depends on another, else TPE."""
+    return "gp" if trials <= GP_TRIALS and is_independent(samples) else "tpe"
 
 
 def open_study(folder: RunFolder) -> optuna.Study:

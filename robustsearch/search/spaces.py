@@ -131,14 +131,9 @@ class Space:
         return found
 
 
-def is_numeric(samples: Sequence[Sample]) -> bool:
-    """Whether every setting is a number and none depends on another, as far as the samples show."""
-    categorical = optuna.distributions.CategoricalDistribution
-    return all(
-        sample.distributions.keys() == samples[0].distributions.keys()
-        and not any(isinstance(kind, categorical) for kind in sample.distributions.values())
-        for sample in samples
-    )
+def is_independent(samples: Sequence[Sample]) -> bool:
+    """Whether every recipe has the same settings, so that none depends on another, as far as the samples show."""
+    return all(sample.distributions.keys() == samples[0].distributions.keys() for sample in samples)
 
 
 def find(name: str) -> Space:

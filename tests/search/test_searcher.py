@@ -224,8 +224,9 @@ def test_values_are_those_of_the_best_rung() -> None:
     assert best_values([]) is None
 
 
-def test_auto_is_gp_for_few_trials_of_numbers_else_tpe(tmp_path: Path) -> None:
+def test_auto_is_gp_for_few_trials_of_independent_settings_else_tpe(tmp_path: Path) -> None:
     assert choose_sampler(spaces.find("lwta").sample(0.1, seed=0), 12) == "tpe"
+    assert choose_sampler(spaces.find("pni").sample(0.1, seed=0), 12) == "gp"
     path = tmp_path / "numbers.py"
     path.write_text(
         '"""One number."""\nfrom robustsearch.recipe import Recipe, Training\n'

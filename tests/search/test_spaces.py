@@ -86,8 +86,9 @@ def test_starts_come_first() -> None:
     assert first.pgd == pytest.approx(0.125, abs=0.01)
 
 
-def test_conditional_spaces_are_not_numeric() -> None:
-    assert not spaces.is_numeric(spaces.find("lwta").sample(0.1, seed=0))
+@pytest.mark.parametrize(("name", "independent"), [("lwta", False), ("mix", False), ("pni", True)])
+def test_a_space_in_which_settings_depend_on_others_is_told(name: str, independent: bool) -> None:
+    assert spaces.is_independent(spaces.find(name).sample(0.1, seed=0)) == independent
 
 
 OWN = '''
@@ -111,7 +112,7 @@ def test_a_file_is_a_space(tmp_path: Path) -> None:
     assert (space.name, space.summary) == ("own", "Learning rate and epsilon of a small network.")
     samples = space.sample(0.1, seed=0)
     assert all(isinstance(sample.recipe, Recipe) for sample in samples)
-    assert spaces.is_numeric(samples)
+    assert spaces.is_independent(samples)
 
 
 @pytest.mark.parametrize(
