@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +132,10 @@ class Space:
         return found
 
 
-def is_independent(samples: Sequence[Sample]) -> bool:
-    """Whether every recipe has the same settings, so that none depends on another, as far as the samples show."""
-    return all(sample.distributions.keys() == samples[0].distributions.keys() for sample in samples)
+def common_share(samples: Sequence[Sample]) -> float:
+    """How much of a recipe's settings every recipe has, on average: 1 where none depends on another."""
+    common = set.intersection(*(set(sample.distributions) for sample in samples))
+    return fmean(len(common) / max(len(sample.distributions), 1) for sample in samples)
 
 
 def find(name: str) -> Space:

@@ -224,16 +224,21 @@ def test_values_are_those_of_the_best_rung() -> None:
     assert best_values([]) is None
 
 
-def test_auto_is_gp_for_few_trials_of_independent_settings_else_tpe(tmp_path: Path) -> None:
-    assert choose_sampler(spaces.find("lwta").sample(0.1, seed=0), 12) == "tpe"
-    assert choose_sampler(spaces.find("pni").sample(0.1, seed=0), 12) == "gp"
-    path = tmp_path / "numbers.py"
+def test_auto_is_gp_for_few_trials_unless_most_settings_depend_on_others(tmp_path: Path) -> None:
+    for name in ("lwta", "pni", "mix", "joint"):
+        samples = spaces.find(name).sample(0.1, seed=0)
+        assert choose_sampler(samples, 200) == "gp"
+        assert choose_sampler(samples, 201) == "tpe"
+    path = tmp_path / "branches.py"
     path.write_text(
-        '"""One number."""\nfrom robustsearch.recipe import Recipe, Training\n'
-        'def suggest(trial, epsilon): return Recipe(training=Training(lr=trial.suggest_float("lr", 0.01, 0.1)))\n'
+        '"""One learning rate for each augmentation."""\nfrom robustsearch.recipe import Recipe, Training\n'
+        "def suggest(trial, epsilon):\n"
+        '    augment = trial.suggest_categorical("augment", [True, False])\n'
+        '    lr = trial.suggest_float(f"lr_{augment}", 0.01, 0.1)\n'
+        '    momentum = trial.suggest_float(f"momentum_{augment}", 0.5, 0.9)\n'
+        "    return Recipe(training=Training(lr=lr, momentum=momentum, augment=augment))\n"
     )
-    assert choose_sampler(spaces.find(str(path)).sample(0.1, seed=0), 12) == "gp"
-    assert choose_sampler(spaces.find(str(path)).sample(0.1, seed=0), 1000) == "tpe"
+    assert choose_sampler(spaces.find(str(path)).sample(0.1, seed=0), 12) == "tpe"
 
 
 def test_a_warm_start_gives_the_sampler_what_an_earlier_run_learnt(tmp_path: Path) -> None:

@@ -86,9 +86,9 @@ def test_starts_come_first() -> None:
     assert first.pgd == pytest.approx(0.125, abs=0.01)
 
 
-@pytest.mark.parametrize(("name", "independent"), [("lwta", False), ("mix", False), ("pni", True)])
-def test_a_space_in_which_settings_depend_on_others_is_told(name: str, independent: bool) -> None:
-    assert spaces.is_independent(spaces.find(name).sample(0.1, seed=0)) == independent
+@pytest.mark.parametrize(("name", "least", "most"), [("pni", 1, 1), ("lwta", 0.8, 0.99), ("joint", 0.5, 0.6)])
+def test_how_much_every_recipe_has(name: str, least: float, most: float) -> None:
+    assert least <= spaces.common_share(spaces.find(name).sample(0.1, seed=0)) <= most
 
 
 OWN = '''
@@ -112,7 +112,7 @@ def test_a_file_is_a_space(tmp_path: Path) -> None:
     assert (space.name, space.summary) == ("own", "Learning rate and epsilon of a small network.")
     samples = space.sample(0.1, seed=0)
     assert all(isinstance(sample.recipe, Recipe) for sample in samples)
-    assert spaces.is_independent(samples)
+    assert spaces.common_share(samples) == 1
 
 
 @pytest.mark.parametrize(
