@@ -31,6 +31,8 @@ from robustsearch.search.halving import rungs
 
 MORE = 4
 """Searches that stop trials may ask for so many times the recipes of those that do not, within the same cost."""
+OURS = ("robustsearch (TPE + ours)", "robustsearch (GP + ours)")
+"""Contenders whose sampler `--sampler auto` may be."""
 Run = NDArray[np.float64]
 """What `benchmarks.contenders.search` returns."""
 
@@ -73,6 +75,31 @@ def compare(problem: Problem, runs: dict[str, list[Run]]) -> str:
         )
         lines.append(f"| {name}{' (best without)' if name == best else ''} | {figures} | {share} | {trials:.0f} |")
     return "\n".join(lines)
+
+
+def curves(problem: Problem, found: list[Run], costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normalised hypervolume of each search at each cost, `[searches, costs]`."""
+    rows = []
+    for run in found:
+        values = np.concatenate([[0.0], attained(run, problem.base)])
+        rows.append(values[np.searchsorted(run[:, 0], costs, side="right")])
+    return np.array(rows)
+
+
+def above(problem: Problem, runs: dict[str, list[Run]], ours: str) -> str:
+    """Which peers are above ours at some cost so far that the intervals of the means do not overlap."""
+    full = full_cost(runs)
+    costs = np.geomspace(full / 50, full, 60)
+
+    def intervals(name: str) -> NDArray[np.float64]:
+        return np.array([interval(column) for column in curves(problem, runs[name], costs).T])
+
+    highest, found = intervals(ours)[:, 1], []
+    for name in runs:
+        where = costs[intervals(name)[:, 0] > highest] / full
+        if len(where):
+            found.append(f"{name} (between {100 * where[0]:.0f} and {100 * where[-1]:.0f}% of the cost)")
+    return f"Above {ours} outside the interval, at any of {len(costs)} costs: {', '.join(found) or 'nobody'}."
 
 
 def _at(run: Run, base: float, cost: float) -> float:
@@ -129,11 +156,7 @@ def _draw_problem(problem: Problem, runs: dict[str, list[Run]], left: Any, right
     grid = np.geomspace(most / 50, most, 120)
     for name, found in runs.items():
         look = looks[name]
-        curves = []
-        for run in found:
-            values = np.concatenate([[0.0], attained(run, problem.base)])
-            curves.append(values[np.searchsorted(run[:, 0], grid, side="right")])
-        stack = 100 * np.array(curves)
+        stack = 100 * curves(problem, found, grid)
         ends = np.array([interval(column) for column in stack.T])
         left.plot(grid, stack.mean(axis=0), label=name, **look)
         left.fill_between(grid, *ends.T, color=look["color"], alpha=0.12, lw=0)
@@ -213,6 +236,9 @@ def main() -> None:
             f"seeds, {WORKERS} workers, rungs at epochs {places}\n\n{compare(PROBLEMS[name](), runs[name])}\n",
             flush=True,
         )
+        for ours in [one.name for one in chosen if one.name in OURS]:
+            print(above(PROBLEMS[name](), runs[name], ours), flush=True)
+        print()
     given.figure.parent.mkdir(parents=True, exist_ok=True)
     draw(runs, given.figure)
     print(given.figure)

@@ -50,6 +50,18 @@ def test_settings_that_depend_on_others_make_the_same_recipes() -> None:
     assert sorted(found) == sorted(recipe.digest for recipe in grid.recipes())
 
 
+@pytest.mark.parametrize(
+    ("theirs", "who"), [(0.5, "a peer, no stopping (between 8 and 100% of the cost)"), (0.3, "nobody")]
+)
+def test_who_is_above_ours(theirs: float, who: str) -> None:
+    problem = problems.PROBLEMS["zdt1"]()
+    runs = {
+        name: [np.array([[cost, -robust, 2.0, 0] for cost in (8.0, 100.0)]) for _ in range(3)]
+        for name, robust in {"a peer, no stopping": theirs, "ours": 0.4}.items()
+    }
+    assert searchers.above(problem, runs, "ours").endswith(f"at any of 60 costs: {who}.")
+
+
 @pytest.mark.parametrize("name", problems.PROBLEMS)
 def test_stopping_saves_cost_on_every_problem(name: str) -> None:
     problem = problems.PROBLEMS[name]()
