@@ -46,7 +46,7 @@ def test_a_third_objective_has_files_of_its_own(make_run, make_row, tmp_path: Pa
     printed = capsys.readouterr().out
     assert "77,850" in printed
     assert "466,714" not in printed  # as robust, as fast, and larger
-    assert "Third objective: less parameters" in " ".join(printed.split())
+    assert "Third objective: fewer parameters" in " ".join(printed.split())
     assert "parameters" in (tmp_path / "pareto-parameters.svg").read_text(encoding="utf-8")
     assert main([str(folder), "--third", "seed"]) == 2
     assert "`--third` must be one of parameters, macs" in complaint(capsys)
