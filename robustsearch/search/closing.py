@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from ..errors import RunError
 from ..runfolder import RunFolder
@@ -88,3 +89,39 @@ def draw(folder: RunFolder, out: Console) -> None:
         f"Report: {folder.public(report.write(place))}",
         f"TensorBoard: tensorboard --logdir {folder.public(folder.trials)}",
     )
+
+
+def kept(folder: RunFolder) -> dict[str, Any]:
+    """What a search comes to and no log can tell: evaluations by name; and size and CRC-32 of the study's file."""
+    study = folder.study_file.read_bytes() if folder.study_file.exists() else b""
+    return {
+        "evaluations": sorted(path.name for path in folder.evaluations.glob("*.parquet")),
+        "study": [len(study), crc32(study)],
+    }
+
+
+def is_complete(folder: RunFolder) -> bool:
+    """Whether the search has come to its end, and what it had then is still there and whole."""
+    from .. import events, results
+
+    logged = events.read(folder.events_file)[0]
+    if not logged or logged[-1].kind != "end" or (then := logged[-1].data.get("kept")) is None:
+        return False
+    size, crc = then["study"]
+    study = folder.study_file.read_bytes()[:size] if folder.study_file.exists() else b""  # others may append to it
+    return crc32(study) == crc and all(results.is_whole(folder.evaluations / name) for name in then["evaluations"])
+
+
+def draw_again(folder: RunFolder, settings: Settings) -> int:
+    """Show and draw a complete run as at its end; returns the number of crashed trials."""
+    from robustsearch.analysis import pareto
+
+    from .ledger import Ledger
+
+    out = pareto.console()
+    with folder.locked():
+        folder.write_info(folder.info())
+        with Ledger(folder, max_latency=settings.max_latency) as ledger:  # writes what the results have lost
+            say(out, f"{folder.name} is complete: {len(ledger.entries)} trials. It is drawn again.")
+        draw(folder, out)
+    return ledger.crashed

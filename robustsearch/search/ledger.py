@@ -7,7 +7,7 @@ replaced by one that reads the log.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -33,6 +33,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("robustsearch", "torch", "ray", "optuna")
     }
+
+
+def _text(numbers: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in numbers.items())
 
 
 @dataclass
@@ -87,7 +91,7 @@ class Ledger:
         self._folder = folder
         self.max_latency = max_latency
         self._run = folder.name if folder else "simulated"
-        self._versions = versions()
+        self._versions = _text(versions())
         self.entries: dict[str, Entry] = {}
         self.searched: list[Entry] = []
         self.running: dict[str, Entry] = {}
@@ -143,7 +147,7 @@ class Ledger:
     def _apply(self, event: Event) -> None:
         name, data = event.trial, event.data
         if event.kind == "start":
-            self._versions = data.get("versions") or (data.get("info") or {}).get("versions") or versions()
+            self._versions = _text(data.get("versions") or (data.get("info") or {}).get("versions") or versions())
         if name is None:
             return
         if event.kind == "ask":
@@ -163,8 +167,7 @@ class Ledger:
 
     def _stamp(self, event: Event) -> dict[str, Any]:
         """What a row says of the event that it came with, and of the driver that wrote it."""
-        told = ", ".join(f"{name} {number}" for name, number in self._versions.items())
-        return {"time": datetime.fromisoformat(event.time), "versions": told}
+        return {"time": datetime.fromisoformat(event.time), "versions": self._versions}
 
     def _write(self, entry: Entry) -> None:
         if not (self._folder and entry.rows):

@@ -11,9 +11,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
-from .. import data, events, results
+from .. import data
 from ..ablation.gaining import RULE
 from ..errors import UserError
 from ..pareto import SPAN
@@ -21,7 +20,7 @@ from ..patience import trouble_in
 from ..runfolder import RunFolder
 from . import elsewhere
 from .assemble import make_scheduler, make_searcher, plan_of, sampler_of
-from .closing import draw, examine, say
+from .closing import draw, draw_again, examine, is_complete, kept, say
 from .lifeline import lifeline
 from .machine import check_memory
 from .placement import DRIVER_ENVIRONMENT, LOCAL_ENVIRONMENT, WORKER_ENVIRONMENT, Place, connect, find_place
@@ -42,9 +41,9 @@ def search(settings: Settings, folder: RunFolder, *, address: str | None = None,
         KeyboardInterrupt: interrupted; the folder can be resumed.
     """
     settings.check()
-    if resume and _is_complete(folder):
+    if resume and is_complete(folder):
         with _told():
-            return _draw_again(settings, folder)
+            return draw_again(folder, settings)
     for name, value in (DRIVER_ENVIRONMENT | ({} if address else LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import optuna
@@ -95,39 +94,6 @@ def _told() -> Iterator[None]:
         raise
 
 
-def _kept(folder: RunFolder) -> dict[str, Any]:
-    """What a search comes to and no log can tell: evaluations by name; and size and CRC-32 of the study's file."""
-    study = folder.study_file.read_bytes() if folder.study_file.exists() else b""
-    return {
-        "evaluations": sorted(path.name for path in folder.evaluations.glob("*.parquet")),
-        "study": [len(study), crc32(study)],
-    }
-
-
-def _is_complete(folder: RunFolder) -> bool:
-    """Whether the search has come to its end, and what it had then is still there and whole."""
-    logged = events.read(folder.events_file)[0]
-    if not logged or logged[-1].kind != "end" or (kept := logged[-1].data.get("kept")) is None:
-        return False
-    size, crc = kept["study"]
-    study = folder.study_file.read_bytes()[:size] if folder.study_file.exists() else b""  # others may append to it
-    return crc32(study) == crc and all(results.is_whole(folder.evaluations / name) for name in kept["evaluations"])
-
-
-def _draw_again(settings: Settings, folder: RunFolder) -> int:
-    from robustsearch.analysis import pareto  # type: ignore[import-not-found]
-
-    from .ledger import Ledger
-
-    out = pareto.console()
-    with folder.locked():
-        folder.write_info(folder.info())
-        with Ledger(folder, max_latency=settings.max_latency) as ledger:  # writes what the results have lost
-            say(out, f"{folder.name} is complete: {len(ledger.entries)} trials. It is drawn again.")
-        draw(folder, out)
-    return ledger.crashed
-
-
 def _info(settings: Settings, folder: RunFolder, space: Space, dataset: data.Dataset, place: Place) -> dict[str, Any]:
     """What `run.json` says."""
     from ..latency import device_name
@@ -159,7 +125,7 @@ def _run(
 ) -> int:
     from ray import tune
 
-    from robustsearch.analysis import pareto
+    from robustsearch.analysis import pareto  # type: ignore[import-not-found]
 
     from .console import Progress
     from .ledger import Ledger
@@ -228,7 +194,7 @@ def _run(
             )
         if settings.final_images:
             examine(folder, dataset, settings, place.gpus, out)
-        ledger.log.append("end", kept=_kept(folder))
+        ledger.log.append("end", kept=kept(folder))
     draw(folder, out)
     return ledger.crashed
 

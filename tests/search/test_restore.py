@@ -16,7 +16,7 @@ from robustsearch.errors import RunError
 from robustsearch.events import read
 from robustsearch.recipe import Recipe
 from robustsearch.runfolder import RunFolder
-from robustsearch.search import tuner
+from robustsearch.search import closing
 from robustsearch.search.journal import cut_torn_line
 from robustsearch.search.ledger import Ledger
 from robustsearch.search.searcher import open_study
@@ -123,15 +123,15 @@ def test_a_complete_run_whose_study_is_damaged_is_not_taken_for_whole(
 ) -> None:
     folder, chosen = interrupted
     assert drive(folder, chosen, Death())
-    assert not tuner._is_complete(folder)
+    assert not closing.is_complete(folder)
     with Ledger(folder) as ledger:
-        ledger.log.append("end", kept=tuner._kept(folder))
-    assert tuner._is_complete(folder)
+        ledger.log.append("end", kept=closing.kept(folder))
+    assert closing.is_complete(folder)
     whole = folder.study_file.read_bytes()
     folder.study_file.write_bytes(whole + b'{"op_code":"of a dashboard"}\n')
-    assert tuner._is_complete(folder)
+    assert closing.is_complete(folder)
     folder.study_file.unlink() if damage is None else folder.study_file.write_bytes(damage(whole))
-    assert not tuner._is_complete(folder)
+    assert not closing.is_complete(folder)
 
 
 def test_rows_keep_the_versions_of_the_driver_that_wrote_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
