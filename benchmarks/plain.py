@@ -44,6 +44,13 @@ class PlainLWTA(nn.Module):
         return (xi * blocks).reshape(h.shape)
 
 
+def torchs(layer: nn.Conv2d) -> nn.Conv2d:
+    """A convolution of torch with the weights of ours."""
+    plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=False)
+    plain.weight = nn.Parameter(layer.weight.detach().clone(memory_format=torch.contiguous_format))
+    return plain
+
+
 class Plain(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] to logits `[N, classes]`."""
 
@@ -52,12 +59,14 @@ class Plain(nn.Module):
         super().__init__()
         network = network_for(recipe, dataset, seed=seed)
         self.normalise = Normalise(dataset.mean, dataset.std)
-        self.body = network.body.to(memory_format=torch.contiguous_format)
+        self.body = network.body
         lwta = recipe.lwta
         for parent in list(self.body.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, nn.BatchNorm2d):
                     setattr(parent, name, nn.BatchNorm2d(child.num_features))
+                elif isinstance(child, nn.Conv2d):
+                    setattr(parent, name, torchs(child))
                 elif name.startswith("activation"):
                     setattr(parent, name, PlainLWTA(lwta.units, lwta.temperature) if lwta else relu(0))
 

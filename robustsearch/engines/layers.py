@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..models.build import Normalise
+from ..models.convolution import Conv2d
 from ..models.deploy import Repeat, Residual, Select, Zeros
 from ..models.wrn import BatchNorm, GlobalAverage, strided
 from .graph import Graph, UnsupportedLayerError, Value, fit, form, write
@@ -45,7 +46,7 @@ def _batch_norm(layer: nn.BatchNorm2d, graph: Graph, x: Value) -> Value:
     return replace(x, name=graph.node("BatchNormalization", x.name, *names, epsilon=layer.eps))
 
 
-@form(nn.Conv2d)
+@form(nn.Conv2d, Conv2d)
 def _plain_convolution(layer: nn.Conv2d, graph: Graph, x: Value) -> Value:
     weight = fit(layer.weight, graph.filled(layer.out_channels), x.shape[0] // layer.groups)
     return convolve(layer, graph, x, graph.constant(weight))

@@ -1,7 +1,8 @@
-"""Activations on a CPU in one pass over memory, forward and backward: `native/activate.c` under autograd.
+"""Activations on a CPU in one pass over memory, forward and backward, and blocks of a WideResNet in one call.
 
 normalised   a batch norm of running statistics and the ReLU or mean gate after it, for the gradient in the pixels
 relaxed      the gate of training with its noise and its KL
+block        two `normalised` with the convolutions after them and the shortcut, a few images at a time
 
 Other devices, dtypes and layouts, more threads than one, and machines without a C compiler have torch's own
 operations (`lwta`, `paired`): the same law, though not the same draws or last bits.
@@ -9,9 +10,7 @@ operations (`lwta`, `paired`): the same law, though not the same draws or last b
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from ctypes import c_double, c_int, c_size_t, c_uint64, c_void_p
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,19 +18,22 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .. import native
+from .kernels import BLOCK, call, takes
 from .paired import channels_last, laid_out_as, per_pixel
 
-BLOCK = 8
-"""Channels in a vector."""
+
+@dataclass(frozen=True)
+class Half:
+    """Half of a block: batch norm, weights `[C]` of the blocks of its gate if any, and filters `[C', C, 3, 3]`."""
+
+    norm: nn.BatchNorm2d
+    factor: Tensor | None
+    filters: Tensor
 
 
 def fits(x: Tensor, units: int) -> bool:
     """Whether the passes below take features `[N, C, H, W]` or `[N, C]` in blocks of `units`; 1 is ReLU."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor or torch.compiler.is_compiling():
-        return False
-    if units not in (1, *native.UNITS) or x.shape[1] % BLOCK or torch.get_num_threads() > 1 or _library() is None:
-        return False
-    return channels_last(x)
+    return units in (1, *native.UNITS) and not x.shape[1] % BLOCK and takes(x) and channels_last(x)
 
 
 def normalised(norm: nn.BatchNorm2d, x: Tensor, *, units: int, factor: Tensor | None) -> Tensor:
@@ -39,7 +41,7 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor, *, units: int, factor: Tensor | 
 
     Gradients flow into x `[N, C, ...]` alone.
     """
-    y: Tensor = _Normalised.apply(x, norm, units, factor)
+    y: Tensor = _Normalised.apply(x, _affine(norm), factor, units)
     return y
 
 
@@ -49,17 +51,41 @@ def relaxed(h: Tensor, *, units: int, temperature: float, seed: int) -> tuple[Te
     return y, kl
 
 
+def block(x: Tensor, first: Half, second: Half, shortcut: Tensor | None, *, stride: int, units: int) -> Tensor:
+    """A pre-activation block of both halves: `[N, C, H, W]` -> `[N, C', H / stride, W / stride]`.
+
+    What is added is x, or the first activation convolved with `shortcut` `[C', C, 1, 1]`. Gradients flow into x alone.
+    For what `fits` and whose filters `convolution.fits`.
+    """
+    tensors: list[Tensor | None] = []
+    for half in (first, second):
+        tensors += [_affine(half.norm), half.factor, _as_filters(half.filters)]
+    y: Tensor = _Block.apply(x, stride, units, *tensors, None if shortcut is None else _as_filters(shortcut))
+    return y
+
+
+def _affine(norm: nn.BatchNorm2d) -> Tensor:
+    """Scale and shift `[2, C]` of a batch norm in evaluation."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    channels = norm.num_features
+    scale = norm.running_mean.new_empty(2, channels)
+    call("affine", norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps, scale, channels)
+    return scale
+
+
+def _as_filters(weight: Tensor) -> Tensor:
+    return weight.detach().contiguous(memory_format=torch.channels_last)
+
+
 class _Normalised(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: nn.BatchNorm2d, units: int, factor: Tensor | None) -> Tensor:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
+    def forward(ctx: Any, x: Tensor, scale: Tensor, factor: Tensor | None, units: int) -> Tensor:
         channels = x.shape[1]
         ctx.sizes = (x.numel() // channels, channels, units)
-        scale, y = x.new_empty(2, channels), torch.empty_like(x)
-        parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        y = torch.empty_like(x)
         factor = None if factor is None else factor.contiguous()
-        _call("normalised", x, *parts, norm.eps, factor, scale, y, *ctx.sizes)
+        call("normalised", x, scale, factor, y, *ctx.sizes)
         ctx.save_for_backward(x, scale, factor)
         return y
 
@@ -68,7 +94,7 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         x, scale, factor = ctx.saved_tensors
         into = torch.empty_like(x)
-        _call("normalised_back", laid_out_as(x, g), x, scale, factor, into, *ctx.sizes)
+        call("normalised_back", laid_out_as(x, g), x, scale, factor, into, *ctx.sizes)
         return into, None, None, None
 
 
@@ -76,7 +102,7 @@ class _Relaxed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, units: int, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
         y, share = torch.empty_like(h), torch.empty_like(h)
-        kl = _call("relaxed", h, y, share, h.numel() // BLOCK, temperature, seed, units)
+        kl = call("relaxed", h, y, share, h.numel() // BLOCK, temperature, seed, units)
         ctx.per_pixel = per_pixel(h)
         ctx.rule = (temperature, units)
         ctx.save_for_backward(h, share)
@@ -91,33 +117,33 @@ class _Relaxed(torch.autograd.Function):
         temperature, units = ctx.rule
         g = torch.zeros_like(h) if g is None else laid_out_as(h, g)
         kl = 0.0 if g_kl is None else float(g_kl) * ctx.per_pixel
-        _call("relaxed_back", g, h, share, into, h.numel() // BLOCK, temperature, kl, units)
+        call("relaxed_back", g, h, share, into, h.numel() // BLOCK, temperature, kl, units)
         return into, None, None, None
 
 
-_TYPES: dict[str, list[Any]] = {
-    "normalised": [*[c_void_p] * 5, c_double, *[c_void_p] * 3, c_size_t, c_size_t, c_int],
-    "normalised_back": [*[c_void_p] * 5, c_size_t, c_size_t, c_int],
-    "relaxed": [*[c_void_p] * 3, c_size_t, c_double, c_uint64, c_int],
-    "relaxed_back": [*[c_void_p] * 4, c_size_t, c_double, c_double, c_int],
-}
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int, units: int, *tensors: Tensor | None) -> Tensor:
+        images, channels, rows, columns = x.shape
+        filters = tensors[5]
+        assert filters is not None
+        out = len(filters)
+        ctx.sizes = (images, rows, columns, channels, out, stride)
+        ctx.units = units
+        shape = (images, out, (rows - 1) // stride + 1, (columns - 1) // stride + 1)
+        middle, y = (torch.empty(shape, memory_format=torch.channels_last) for _ in range(2))
+        call("block", x, *tensors, middle, y, _room(ctx.sizes), *ctx.sizes, units)
+        ctx.save_for_backward(x, middle, *tensors)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, middle, *tensors = ctx.saved_tensors
+        into = torch.empty_like(x)
+        call("block_back", laid_out_as(middle, g), x, middle, *tensors, into, _room(ctx.sizes), *ctx.sizes, ctx.units)
+        return into, *[None] * (2 + len(tensors))
 
 
-@functools.cache
-def _library() -> dict[str, Any] | None:
-    """The compiled functions, or None where they cannot be."""
-    try:
-        loaded = ctypes.CDLL(str(native.compiled("activate.c", BLOCK=BLOCK)))
-    except (native.CompilerError, OSError):
-        return None
-    found = {}
-    for name, types in _TYPES.items():
-        found[name] = getattr(loaded, name)
-        found[name].argtypes, found[name].restype = types, c_double if name == "relaxed" else None
-    return found
-
-
-def _call(name: str, *arguments: Tensor | float | None) -> Any:
-    library = _library()
-    assert library is not None, "`fits` says so"
-    return library[name](*(given.data_ptr() if isinstance(given, Tensor) else given for given in arguments))
+def _room(sizes: tuple[int, ...]) -> Tensor:
+    return torch.empty(call("block_room", *sizes))

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .convolution import Conv2d
 from .stochastic import Noise, Scope, Stochastic, at_least_float32
 
 Where = Literal["weights", "inputs", "activations"]
@@ -67,7 +68,7 @@ class PNILayer(Stochastic):
         return (tensor + (self.alpha * sigma) * self.noise.normal(tensor.shape, tensor)).to(tensor.dtype)
 
 
-class PNIConv2d(PNILayer, nn.Conv2d):
+class PNIConv2d(PNILayer, Conv2d):
     """Convolution with noise on its weights, inputs or activations."""
 
     def __init__(
@@ -95,10 +96,19 @@ class PNIConv2d(PNILayer, nn.Conv2d):
         }
         self._init_noise(where, granularity, alpha, noise, shapes)
 
+    @property
+    def alone(self) -> bool:
+        """Whether a pass now has noise on nothing but filters."""
+        return super().alone and (self.where == "weights" or not self.random)
+
+    def filters(self) -> Tensor:
+        """Filters with the noise of the pass that begins now, if that is where noise is."""
+        return self.perturb("weights", self.weight)
+
     def forward(self, input: Tensor) -> Tensor:
         """`[N, channels_in, H, W]` -> `[N, channels_out, H', W']`."""
         x = self.perturb("inputs", input)
-        y = self._conv_forward(x, self.perturb("weights", self.weight), self.bias)
+        y = self._conv_forward(x, self.filters(), self.bias)
         return self.perturb("activations", y)
 
 

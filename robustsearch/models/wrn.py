@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..recipe import STEM_CHANNELS
 from . import fused
+from .convolution import WIDE, Conv2d
 from .lwta import LWTA
 
 
@@ -34,7 +35,7 @@ def relu(channels: int) -> nn.Module:
 
 def convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int, size: tuple[int, int]) -> nn.Conv2d:
     """A plain convolution; `size` makes no difference to it."""
-    return nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -60,13 +61,21 @@ def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
 
     It can be for ReLU and for gates that are the mean gate now, unless a gradient of parameters or a hook is asked for.
     """
-    units = 1 if isinstance(activation, nn.ReLU) else 0
-    if isinstance(activation, LWTA) and activation.mode != "straight" and activation.rule(training=False) == (0.0, 1.0):
-        units = activation.units
+    units = _smooth_units(activation)
     if not isinstance(norm, BatchNorm) or norm.training or _watched(norm, activation) or not fused.fits(x, units):
         return activation(norm(x))  # type: ignore[no-any-return]
-    factor = activation.factor() if isinstance(activation, LWTA) else None
-    return fused.normalised(norm, x, units=units, factor=factor)
+    return fused.normalised(norm, x, units=units, factor=_factor(activation))
+
+
+def _smooth_units(activation: nn.Module) -> int:
+    """Units of a block of the mean gate, if that is what an activation is in evaluation now; 1 for ReLU, else 0."""
+    if isinstance(activation, LWTA) and activation.mode != "straight" and activation.rule(training=False) == (0.0, 1.0):
+        return activation.units
+    return int(isinstance(activation, nn.ReLU))
+
+
+def _factor(activation: nn.Module) -> Tensor | None:
+    return activation.factor() if isinstance(activation, LWTA) else None
 
 
 def _watched(*parts: nn.Module) -> bool:
@@ -110,9 +119,31 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, channels_in, H, W]` -> `[N, channels_out, H', W']`."""
+        if (whole := self._whole(x)) is not None:
+            return whole
         entered = activated(self.bn1, self.activation1, x)
         branch: Tensor = self.conv2(activated(self.bn2, self.activation2, self.conv1(entered)))
         return branch + (x if self.shortcut is None else self.shortcut(entered))
+
+    def _whole(self, x: Tensor) -> Tensor | None:
+        """The block in one call, where each of its activations and convolutions could be, or None."""
+        units = _smooth_units(self.activation1)
+        convolved = [layer for layer in (self.conv1, self.conv2, self.shortcut) if layer is not None]
+        norms = [norm for norm in (self.bn1, self.bn2) if isinstance(norm, BatchNorm) and not norm.training]
+        if len(norms) < 2 or _smooth_units(self.activation2) != units or not fused.fits(x, units):
+            return None
+        layers = [layer for layer in convolved if isinstance(layer, Conv2d) and layer.alone and layer.known]
+        if len(layers) < len(convolved) or not layers[0].fits(x) or x.shape[1] % WIDE or _watched(*self.children()):
+            return None
+        first, second, *shortcut = [layer.filters() for layer in layers]
+        return fused.block(
+            x,
+            fused.Half(norms[0], _factor(self.activation1), first),
+            fused.Half(norms[1], _factor(self.activation2), second),
+            shortcut[0] if shortcut else None,
+            stride=layers[0].stride[0],
+            units=units,
+        )
 
 
 class WideResNet(nn.Module):

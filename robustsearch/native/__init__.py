@@ -1,12 +1,13 @@
 """What is written in C: compiled once for a machine, and kept in the user's cache.
 
 gate.c      gates as operators of onnxruntime, in its layout (`engines.kernel`)
-activate.c  activations of channels-last features with their gradients (`models.fused`)
-vectors.h   what both have: vectors, e^x, log x, random numbers
+layers.c    layers of a WideResNet for autograd (`models.kernels`): activate.h, convolve.h, and both in one pass
+vectors.h   what all have: vectors, e^x, log x, random numbers
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -54,10 +55,15 @@ def compiled(source: str, **defines: int) -> Path:
     return made
 
 
-def _fingerprint(source: str, options: list[str]) -> str:
-    """Of all that the compiled code depends on: sources, options, and what the processor can do."""
+@functools.cache
+def abilities() -> str:
+    """What the processor says it can do, a word for each; empty where Linux does not tell."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    texts = [(HERE / name).read_text() for name in (source, "vectors.h")]
-    return hashlib.sha256("\n".join([*texts, *options, platform.machine(), abilities]).encode()).hexdigest()[:16]
+    return next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _fingerprint(source: str, options: list[str]) -> str:
+    """Of all that the compiled code depends on: sources, options, and what the processor can do."""
+    texts = [path.read_text() for path in (HERE / source, *sorted(HERE.glob("*.h")))]
+    return hashlib.sha256("\n".join([*texts, *options, platform.machine(), abilities()]).encode()).hexdigest()[:16]

@@ -25,10 +25,17 @@ static const M lane = EACH(LANE), even = EACH(EVEN), odd = EACH(ODD);
 
 #define INLINE static inline __attribute__((always_inline))
 
+INLINE V load(const float *p) { return *(const V *)p; }
+INLINE void store(float *p, V x) { *(V *)p = x; }
 INLINE V broadcast(float x) { return x - (V){0}; }
 INLINE V choose(M mask, V yes, V no) { return (V)((mask & (M)yes) | (~mask & (M)no)); }
 INLINE V partner(V x, int distance) { return __builtin_shuffle(x, lane ^ distance); }
 INLINE V larger(V a, V b) { return choose(a > b, a, b); }
+INLINE double total(V x) {
+    double sum = 0;
+    for (int i = 0; i < BLOCK; i++) sum += x[i];
+    return sum;
+}
 
 /* e^x for x <= 0, relative error below 2e-7; e^-87 below that (Cephes' expf). */
 INLINE V exponential(V x) {

@@ -29,6 +29,8 @@ def test_the_plain_network_is_the_one_that_trials_train(depth: int) -> None:
 
 READER = """
 import mmap, sys
+print("here", flush=True)
+input()
 with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:
     sum(pages[:: mmap.PAGESIZE])
     print("read", flush=True)
@@ -41,13 +43,17 @@ def test_pages_of_one_process_are_unique_and_those_of_two_are_shared(tmp_path: P
     """32 MB of a file, read by this process alone, and by another one too, which makes half of them its share."""
     file = tmp_path / "pages"
     file.write_bytes(bytes(range(256)) * 2**17)
-    before = memory(os.getpid())
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as pages:
-        assert sum(pages[:: mmap.PAGESIZE]) == 0
-        alone = memory(os.getpid())
-        command = [sys.executable, "-c", READER, str(file)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-            assert other.stdout is not None
+    command = [sys.executable, "-c", READER, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "here\n"  # and shares Python
+        before = memory(os.getpid())
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as pages:
+            assert sum(pages[:: mmap.PAGESIZE]) == 0
+            alone = memory(os.getpid())
+            other.stdin.write("\n")
+            other.stdin.flush()
             assert other.stdout.readline() == "read\n"
             shared = memory(os.getpid())
             other.communicate("\n")

@@ -11,14 +11,13 @@
  * Two units take half the work (`Pairs`): only the difference of their logits counts, two vectors hold 8 of those, and the
  * difference of the Gumbels is logit(r), r uniform.
  */
+#ifndef ACTIVATE_H
+#define ACTIVATE_H
 #include <math.h>
 
 #include "vectors.h"
 
 enum { GROUP = 16 }; /* sums of exponentials, at most 8 each, whose product has one logarithm: 2^48 at most */
-
-INLINE V load(const float *p) { return *(const V *)p; }
-INLINE void store(float *p, V x) { *(V *)p = x; }
 
 INLINE V group_sum(V x, int units) {
     for (int k = 1; k < units; k *= 2) x += partner(x, k);
@@ -28,12 +27,6 @@ INLINE V group_sum(V x, int units) {
 INLINE V softmax(V z, int units) {
     V e = exponential(z - group_max(z, units));
     return e / group_sum(e, units);
-}
-
-INLINE double total(V x) {
-    double sum = 0;
-    for (int i = 0; i < BLOCK; i++) sum += x[i];
-    return sum;
 }
 
 /* ---- two units: first and second units of the blocks of two vectors, and the gates of both */
@@ -91,9 +84,10 @@ INLINE void forward(const float *x, const float *scale, const float *shift, cons
         }
 }
 
-INLINE void backward(const float *g, const float *x, const float *scale, const float *shift, const float *factor, float *into,
-                     size_t pixels, size_t channels, int units) {
-    for (size_t p = 0; p < pixels; p++, g += channels, x += channels, into += channels)
+/* The gradient, plus `plus` unless NULL; `into` may be g. */
+INLINE void backward(const float *g, const float *x, const float *scale, const float *shift, const float *factor,
+                     const float *plus, float *into, size_t pixels, size_t channels, int units) {
+    for (size_t p = 0; p < pixels; p++, g += channels, x += channels, into += channels, plus = plus ? plus + channels : NULL)
         for (size_t c = 0; c < channels; c += BLOCK) {
             V h = load(x + c) * load(scale + c) + load(shift + c), along = load(g + c);
             if (factor) along *= load(factor + c);
@@ -103,14 +97,20 @@ INLINE void backward(const float *g, const float *x, const float *scale, const f
                 if (factor) next *= load(factor + d);
                 Pairs both = apart(h, load(x + d) * load(scale + d) + load(shift + d)), s = load_pairs(scale + c);
                 Pairs out = pair_back(apart(along, next), both, pair_gate(both), 1.0f);
-                store_pairs(into + c, (Pairs){out.first * s.first, out.second * s.second});
+                out = (Pairs){out.first * s.first, out.second * s.second};
+                if (plus) {
+                    Pairs more = load_pairs(plus + c);
+                    out = (Pairs){out.first + more.first, out.second + more.second};
+                }
+                store_pairs(into + c, out);
                 c = d;
                 continue;
             }
             V q = gate(h, units);
             V a = along * h;
             V out = units == 1 ? q * along : q * (along + a - group_sum(q * a, units));
-            store(into + c, out * load(scale + c));
+            out *= load(scale + c);
+            store(into + c, plus ? out + load(plus + c) : out);
         }
 }
 
@@ -122,20 +122,13 @@ INLINE void backward(const float *g, const float *x, const float *scale, const f
     default: f(__VA_ARGS__, 8);                      \
     }
 
-/* Writes scale and shift [2, channels] for `normalised_back`; `factor` [channels] or NULL. */
-void normalised(const float *x, const float *weight, const float *bias, const float *mean, const float *variance,
-                double eps, const float *factor, float *scale, float *y, size_t pixels, size_t channels, int units) {
-    float *shift = scale + channels;
-    for (size_t c = 0; c < channels; c++) {
-        scale[c] = weight[c] / sqrtf(variance[c] + (float)eps);
-        shift[c] = bias[c] - mean[c] * scale[c];
-    }
-    UNITS(forward, x, scale, shift, factor, y, pixels, channels)
+static void activate(const float *x, const float *scale, const float *factor, float *y, size_t pixels, size_t channels, int units) {
+    UNITS(forward, x, scale, scale + channels, factor, y, pixels, channels)
 }
 
-void normalised_back(const float *g, const float *x, const float *scale, const float *factor, float *into, size_t pixels,
-                     size_t channels, int units) {
-    UNITS(backward, g, x, scale, scale + channels, factor, into, pixels, channels)
+static void activate_back(const float *g, const float *x, const float *scale, const float *factor, const float *plus,
+                          float *into, size_t pixels, size_t channels, int units) {
+    UNITS(backward, g, x, scale, scale + channels, factor, plus, into, pixels, channels)
 }
 
 /* ---- the gate of training */
@@ -203,23 +196,4 @@ INLINE void relax_back(const float *g, const float *h, const float *share, float
     }
 }
 
-/* Returns the KL summed over all blocks, nats; `vectors` of BLOCK features each. */
-double relaxed(const float *h, float *y, float *share, size_t vectors, double temperature, uint64_t seed, int units) {
-    Stream s = stream(seed, 0);
-    float inverse = (float)(1 / temperature);
-    switch (units) {
-    case 2: return relax(h, y, share, vectors, inverse, &s, 2);
-    case 4: return relax(h, y, share, vectors, inverse, &s, 4);
-    default: return relax(h, y, share, vectors, inverse, &s, 8);
-    }
-}
-
-void relaxed_back(const float *g, const float *h, const float *share, float *into, size_t vectors, double temperature,
-                  double kl, int units) {
-    float inverse = (float)(1 / temperature);
-    switch (units) {
-    case 2: relax_back(g, h, share, into, vectors, inverse, (float)kl, 2); break;
-    case 4: relax_back(g, h, share, into, vectors, inverse, (float)kl, 4); break;
-    default: relax_back(g, h, share, into, vectors, inverse, (float)kl, 8);
-    }
-}
+#endif

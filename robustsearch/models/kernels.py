@@ -1,0 +1,73 @@
+"""`native/layers.c` on tensors: whether it can be used, and its calls."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from ctypes import c_double, c_int, c_size_t, c_uint64, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import native
+
+BLOCK = 8
+"""Channels in a vector."""
+_CONVOLUTION = [c_size_t] * 6
+"""Rows, columns, channels in and out, kernel, stride."""
+_TYPES: dict[str, tuple[Any, list[Any]]] = {
+    "affine": (None, [*[c_void_p] * 4, c_double, c_void_p, c_size_t]),
+    "normalised": (None, [*[c_void_p] * 4, c_size_t, c_size_t, c_int]),
+    "normalised_back": (None, [*[c_void_p] * 5, c_size_t, c_size_t, c_int]),
+    "relaxed": (c_double, [*[c_void_p] * 3, c_size_t, c_double, c_uint64, c_int]),
+    "relaxed_back": (None, [*[c_void_p] * 4, c_size_t, c_double, c_double, c_int]),
+    "convolution_room": (c_size_t, _CONVOLUTION),
+    "convolve": (None, [*[c_void_p] * 4, c_size_t, *_CONVOLUTION]),
+    "convolve_back": (None, [*[c_void_p] * 4, c_size_t, *_CONVOLUTION]),
+    "convolve_filters": (None, [*[c_void_p] * 4, c_size_t, *_CONVOLUTION]),
+    "block_room": (c_size_t, [c_size_t] * 6),
+    "block": (None, [*[c_void_p] * 11, *[c_size_t] * 6, c_int]),
+    "block_back": (None, [*[c_void_p] * 12, *[c_size_t] * 6, c_int]),
+}
+
+
+def takes(x: Tensor) -> bool:
+    """Whether kernels take a tensor now: float32 on a CPU, one thread, no compiler that looks on, and one of C here."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor or torch.compiler.is_compiling():
+        return False
+    return torch.get_num_threads() == 1 and _library() is not None
+
+
+@functools.cache
+def convolves() -> bool:
+    """Whether convolutions are faster than torch's on this processor.
+
+    They were measured with AVX2. torch has code of its own for AVX-512, and for other processors than x86.
+    """
+    words = set(native.abilities().split())
+    return words >= {"avx2", "fma"} and "avx512f" not in words
+
+
+def call(name: str, *arguments: Tensor | float | None) -> Any:
+    """Call one of `layers.c`; tensors are given as their memory, and None as NULL.
+
+    It is for what `takes` has said yes to.
+    """
+    library = _library()
+    assert library is not None
+    return library[name](*(given.data_ptr() if isinstance(given, Tensor) else given for given in arguments))
+
+
+@functools.cache
+def _library() -> dict[str, Any] | None:
+    """The compiled functions, or None where they cannot be."""
+    try:
+        loaded = ctypes.CDLL(str(native.compiled("layers.c", BLOCK=BLOCK)))
+    except (native.CompilerError, OSError):
+        return None
+    found = {}
+    for name, (result, types) in _TYPES.items():
+        found[name] = getattr(loaded, name)
+        found[name].argtypes, found[name].restype = types, result
+    return found
