@@ -1,7 +1,8 @@
 """What is written in C: compiled once for a machine, and kept in the user's cache.
 
 gate.c      gates as operators of onnxruntime, in its layout (`engines.kernel`)
-layers.c    layers of a WideResNet for autograd (`models.kernels`): activate.h, convolve.h, and both in one pass
+layers.c    layers of a WideResNet for autograd (`models.kernels`): activate.h, convolve.h, and whole blocks of both
+convolve.h  the convolutions that are either sums of products (direct.h) or Winograd's; sums.h is what both are made of
 vectors.h   what all have: vectors, e^x, log x, random numbers
 """
 

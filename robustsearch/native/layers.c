@@ -19,7 +19,8 @@ void affine(const float *weight, const float *bias, const float *mean, const flo
 }
 
 /* `factor` [channels], or NULL. */
-void normalised(const float *x, const float *scale, const float *factor, float *y, size_t pixels, size_t channels, int units) {
+void normalised(const float *x, const float *scale, const float *factor, float *y, size_t pixels, size_t channels,
+                int units) {
     activate(x, scale, factor, y, pixels, channels, units);
 }
 
@@ -53,7 +54,7 @@ void relaxed_back(const float *g, const float *h, const float *share, float *int
 
 size_t convolution_room(size_t rows, size_t columns, size_t in, size_t out, size_t kernel, size_t stride) {
     Layer l = layer(rows, columns, in, out, kernel, stride);
-    return prepared(l) + working(l);
+    return greater(prepared(l) + working(l), filters_room(l));
 }
 
 void convolve(const float *x, const float *w, float *y, float *room, size_t images, size_t rows, size_t columns, size_t in,
@@ -90,14 +91,13 @@ static Block block_of(size_t images, size_t rows, size_t columns, size_t in, siz
     Block b = {.first = layer(rows, columns, in, out, 3, stride), .shortcut = layer(rows, columns, in, out, 1, stride)};
     Map middle = b.first.to;
     b.second = layer(middle.rows, middle.columns, out, out, 3, 1);
-    size_t map = image_of(b.first.from) > image_of(middle) ? image_of(b.first.from) : image_of(middle);
+    size_t map = greater(image_of(b.first.from), image_of(middle));
     size_t near = FAR / sizeof(float) / map;
     b.images = near < 1 ? 1 : smaller(near, images);
     b.largest = b.images * map;
     b.filters = room;
     b.work = b.filters + prepared(b.first) + prepared(b.second) + prepared(b.shortcut);
-    size_t first = working(b.first), second = working(b.second);
-    b.features = b.work + (first > second ? first : second);
+    b.features = b.work + greater(working(b.first), working(b.second));
     return b;
 }
 
@@ -106,7 +106,9 @@ size_t block_room(size_t images, size_t rows, size_t columns, size_t in, size_t 
     return (size_t)(b.features - b.filters) + 2 * b.largest;
 }
 
-typedef struct { const float *first, *second, *shortcut; } Filters;
+typedef struct {
+    const float *first, *second, *shortcut;
+} Filters;
 
 static Filters prepare_all(Block *b, const float *w1, const float *w2, const float *ws, int backward) {
     float *second = b->filters + prepared(b->first), *shortcut = second + prepared(b->second);
@@ -114,9 +116,17 @@ static Filters prepare_all(Block *b, const float *w1, const float *w2, const flo
                      ws ? prepare(ws, shortcut, b->shortcut, backward) : NULL};
 }
 
-#define MAPS                                                                                                           \
-    size_t many = smaller(b.images, images - n), from = n * image_of(b.first.from), to = n * image_of(b.first.to), \
-           pixels = many * rows * columns, pixels_out = many * b.first.to.rows * b.first.to.columns;
+/* Images from `first` on: how many, where their features begin, and how many pixels they have. */
+typedef struct {
+    size_t many, from, to, pixels, pixels_out;
+} Part;
+
+static Part part_of(const Block *b, size_t first, size_t images) {
+    Map from = b->first.from, to = b->first.to;
+    size_t many = smaller(b->images, images - first);
+    return (Part){many, first * image_of(from), first * image_of(to), many * from.rows * from.columns,
+                  many * to.rows * to.columns};
+}
 
 /* `middle` is between the convolutions; `ws` the filters of the shortcut, or NULL for the identity. */
 void block(const float *x, const float *scale1, const float *factor1, const float *w1, const float *scale2,
@@ -125,12 +135,12 @@ void block(const float *x, const float *scale1, const float *factor1, const floa
     Block b = block_of(images, rows, columns, in, out, stride, room);
     Filters w = prepare_all(&b, w1, w2, ws, 0);
     for (size_t n = 0; n < images; n += b.images) {
-        MAPS
-        activate(x + from, scale1, factor1, b.features, pixels, in, units);
-        convolution(b.features, w.first, middle + to, NULL, b.work, many, b.first, 0);
-        if (ws) convolution(b.features, w.shortcut, y + to, NULL, b.work, many, b.shortcut, 0);
-        activate(middle + to, scale2, factor2, b.features, pixels_out, out, units);
-        convolution(b.features, w.second, y + to, ws ? y + to : x + from, b.work, many, b.second, 0);
+        Part p = part_of(&b, n, images);
+        activate(x + p.from, scale1, factor1, b.features, p.pixels, in, units);
+        convolution(b.features, w.first, middle + p.to, NULL, b.work, p.many, b.first, 0);
+        if (ws) convolution(b.features, w.shortcut, y + p.to, NULL, b.work, p.many, b.shortcut, 0);
+        activate(middle + p.to, scale2, factor2, b.features, p.pixels_out, out, units);
+        convolution(b.features, w.second, y + p.to, ws ? y + p.to : x + p.from, b.work, p.many, b.second, 0);
     }
 }
 
@@ -140,13 +150,13 @@ void block_back(const float *g, const float *x, const float *middle, const float
                 float *room, size_t images, size_t rows, size_t columns, size_t in, size_t out, size_t stride, int units) {
     Block b = block_of(images, rows, columns, in, out, stride, room);
     Filters w = prepare_all(&b, w1, w2, ws, 1);
-    float *inner = b.features, *outer = b.features + b.largest;
+    float *second_g = b.features, *first_g = b.features + b.largest; /* gradients in what the convolutions were given */
     for (size_t n = 0; n < images; n += b.images) {
-        MAPS
-        convolution(g + to, w.second, inner, NULL, b.work, many, b.second, 1);
-        activate_back(inner, middle + to, scale2, factor2, NULL, inner, pixels_out, out, units);
-        if (ws) convolution(g + to, w.shortcut, outer, NULL, b.work, many, b.shortcut, 1);
-        convolution(inner, w.first, outer, ws ? outer : NULL, b.work, many, b.first, 1);
-        activate_back(outer, x + from, scale1, factor1, ws ? NULL : g + to, into + from, pixels, in, units);
+        Part p = part_of(&b, n, images);
+        convolution(g + p.to, w.second, second_g, NULL, b.work, p.many, b.second, 1);
+        activate_back(second_g, middle + p.to, scale2, factor2, NULL, second_g, p.pixels_out, out, units);
+        if (ws) convolution(g + p.to, w.shortcut, first_g, NULL, b.work, p.many, b.shortcut, 1);
+        convolution(second_g, w.first, first_g, ws ? first_g : NULL, b.work, p.many, b.first, 1);
+        activate_back(first_g, x + p.from, scale1, factor1, ws ? NULL : g + p.to, into + p.from, p.pixels, in, units);
     }
 }
