@@ -17,7 +17,10 @@
 
 #include "vectors.h"
 
-enum { GROUP = 16 }; /* sums of exponentials, at most 8 each, whose product has one logarithm: 2^48 at most */
+enum {
+    ABREAST = 4, /* vectors, or pairs of them, at once */
+    GROUP = 16,  /* sums of exponentials, at most 8 each, whose product has one logarithm: 2^48 at most */
+};
 
 INLINE V group_sum(V x, int units) {
     for (int k = 1; k < units; k *= 2) x += partner(x, k);
@@ -122,7 +125,8 @@ INLINE void backward(const float *g, const float *x, const float *scale, const f
     default: f(__VA_ARGS__, 8);                      \
     }
 
-static void activate(const float *x, const float *scale, const float *factor, float *y, size_t pixels, size_t channels, int units) {
+static void activate(const float *x, const float *scale, const float *factor, float *y, size_t pixels, size_t channels,
+                     int units) {
     UNITS(forward, x, scale, scale + channels, factor, y, pixels, channels)
 }
 
@@ -133,46 +137,74 @@ static void activate_back(const float *g, const float *x, const float *scale, co
 
 /* ---- the gate of training */
 
-/* Gumbel noise for each unit; for two, logistic noise of opposite signs instead. */
-INLINE V noise(Stream *s, int units) {
-    V r = uniform(s);
+/* Gumbel noise for each unit from uniform draws; for two, logistic noise of opposite signs instead. */
+INLINE V gumbel(V r, int units) {
     if (units > 2) return -logarithm(-logarithm(r));
     V l = logarithm(choose((lane & 1) != 0, 1.0f - partner(r, 1), r)); /* log r, log(1 - r) */
     return 0.5f * (l - partner(l, 1));
 }
 
+/* Sums of `relax` over vectors: KL = sums - the logarithms of all products. Several vectors at once, or pairs of vectors,
+   as each has to wait for what it has just computed. */
+typedef struct { V sums, products; } Divergence;
+
+/* KL of a pair: log 2 - log(1 + e) - |m| e / (1 + e), for e = e^-|m|. */
+INLINE void relax_pairs(const float *h, float *y, float *share, float inverse, Stream *s, Divergence *kl, int many) {
+    Pairs x[ABREAST], xi[ABREAST];
+    V margin[ABREAST], draw[ABREAST], e[ABREAST];
+    for (int j = 0; j < many; j++) {
+        x[j] = load_pairs(h + 2 * j * BLOCK);
+        margin[j] = x[j].first - x[j].second;
+        draw[j] = uniform(s);
+    }
+    for (int j = 0; j < many; j++) draw[j] = logarithm(draw[j] / (1.0f - draw[j]));
+    for (int j = 0; j < many; j++) xi[j] = shares((margin[j] + draw[j]) * inverse);
+    for (int j = 0; j < many; j++) {
+        store_pairs(share + 2 * j * BLOCK, xi[j]);
+        store_pairs(y + 2 * j * BLOCK, (Pairs){xi[j].first * x[j].first, xi[j].second * x[j].second});
+        margin[j] = larger(choose(margin[j] >= 0.0f, -margin[j], margin[j]), broadcast(-87.0f)); /* -|m| */
+    }
+    for (int j = 0; j < many; j++) e[j] = exponential(margin[j]);
+    for (int j = 0; j < many; j++) {
+        kl->sums += margin[j] * e[j] / (1.0f + e[j]);
+        kl->products *= 1.0f + e[j];
+    }
+}
+
+/* sum_u q_u log q_u = sum_u q_u z_u - log sum_u e^z_u, for z = h - max h. */
+INLINE void relax_vectors(const float *h, float *y, float *share, float inverse, Stream *s, Divergence *kl, int many,
+                          int units) {
+    V x[ABREAST], xi[ABREAST], e[ABREAST], whole[ABREAST];
+    for (int j = 0; j < many; j++) x[j] = load(h + j * BLOCK), xi[j] = uniform(s);
+    for (int j = 0; j < many; j++) xi[j] = gumbel(xi[j], units);
+    for (int j = 0; j < many; j++) xi[j] = (x[j] + xi[j]) * inverse;
+    for (int j = 0; j < many; j++) xi[j] = softmax(xi[j], units);
+    for (int j = 0; j < many; j++) {
+        store(share + j * BLOCK, xi[j]);
+        store(y + j * BLOCK, xi[j] * x[j]);
+        x[j] = x[j] - group_max(x[j], units);
+    }
+    for (int j = 0; j < many; j++) e[j] = exponential(x[j]);
+    for (int j = 0; j < many; j++) whole[j] = group_sum(e[j], units);
+    for (int j = 0; j < many; j++) {
+        kl->sums += e[j] * larger(x[j], broadcast(-87.0f)) / whole[j];
+        kl->products *= whole[j];
+    }
+}
+
 INLINE double relax(const float *h, float *y, float *share, size_t vectors, float inverse, Stream *s, int units) {
     double kl = 0;
-    size_t i = 0;
     Stream local = *s;
-    while (i < vectors) {
-        size_t end = i + GROUP < vectors ? i + GROUP : vectors;
-        V products = broadcast(1.0f), pair_products = products, sums = broadcast(0.0f);
-        for (; i < end; i++) {
-            if (units == 2 && i + 1 < end) {
-                /* KL of a pair: log 2 - log(1 + e) - |m| e / (1 + e), for e = e^-|m|. */
-                Pairs x = load_pairs(h + i * BLOCK);
-                V margin = x.first - x.second, r = uniform(&local);
-                Pairs xi = shares((margin + logarithm(r / (1.0f - r))) * inverse);
-                store_pairs(share + i * BLOCK, xi);
-                store_pairs(y + i * BLOCK, (Pairs){xi.first * x.first, xi.second * x.second});
-                V distance = larger(choose(margin >= 0.0f, -margin, margin), broadcast(-87.0f));
-                V e = exponential(distance);
-                sums += distance * e / (1.0f + e);
-                pair_products *= 1.0f + e;
-                i++;
-                continue;
-            }
-            V x = load(h + i * BLOCK), xi = softmax((x + noise(&local, units)) * inverse, units);
-            store(share + i * BLOCK, xi);
-            store(y + i * BLOCK, xi * x);
-            /* sum_u q_u log q_u = sum_u q_u z_u - log sum_u e^z_u, for z = h - max h. */
-            V z = x - group_max(x, units), e = exponential(z), whole = group_sum(e, units);
-            sums += e * larger(z, broadcast(-87.0f)) / whole;
-            products *= whole;
-        }
-        kl += total(sums);
-        for (int k = 0; k < BLOCK; k++) kl -= log((double)pair_products[k]) + (k % units ? 0 : log((double)products[k]));
+    for (size_t i = 0, end; i < vectors; i = end) {
+        end = i + GROUP < vectors ? i + GROUP : vectors;
+        Divergence all = {broadcast(0.0f), broadcast(1.0f)}, pairs = all;
+        size_t at = i * BLOCK;
+        for (; units == 2 && i + 2 * ABREAST <= end; i += 2 * ABREAST, at = i * BLOCK)
+            relax_pairs(h + at, y + at, share + at, inverse, &local, &pairs, ABREAST);
+        for (; units > 2 && i + ABREAST <= end; i += ABREAST, at = i * BLOCK)
+            relax_vectors(h + at, y + at, share + at, inverse, &local, &all, ABREAST, units);
+        for (; i < end; i++, at = i * BLOCK) relax_vectors(h + at, y + at, share + at, inverse, &local, &all, 1, units);
+        kl += total(all.sums + pairs.sums - logarithm(pairs.products)) - total(logarithm(all.products)) / units;
     }
     *s = local;
     return kl + (double)(vectors * (BLOCK / (size_t)units)) * log(units);

@@ -152,12 +152,12 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     groups, momentum = network.parameter_groups(training.weight_decay), training.momentum
     optimizer: torch.optim.Optimizer
     if training.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(groups, lr=training.lr, betas=(momentum, 0.999))
+        optimizer = torch.optim.AdamW(groups, lr=training.lr, betas=(momentum, 0.999), fused=True)
     else:
-        optimizer = torch.optim.SGD(groups, lr=training.lr, momentum=momentum, nesterov=momentum > 0)
+        optimizer = torch.optim.SGD(groups, lr=training.lr, momentum=momentum, nesterov=momentum > 0, fused=True)
     if recipe.lwta is None or recipe.lwta.ibp is None:
         return optimizer
-    return Joined(optimizer, torch.optim.Adam(network.block_logits(), lr=recipe.lwta.ibp.lr))
+    return Joined(optimizer, torch.optim.Adam(network.block_logits(), lr=recipe.lwta.ibp.lr, fused=True))
 
 
 def _schedule(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
