@@ -7,9 +7,9 @@
  *   Gate(h, weight, bias)        the same for h * weight + bias, vectors [C]
  *   Repeat(h)                    the batch `times` times
  *
- * Gates: softmax (`winner` = 0), one winner (`winner` = 1): argmax of h (`scale` = 0) or of h + scale * Gumbel. Two units
- * take one uniform r: unit 0 wins iff r < sigmoid((h_0 - h_1) / scale). More take one for each: argmax h + s G is argmax of
- * exp(h / s) / E with E = -log u. Ties go to the first unit.
+ * Gates: softmax (`winner` = 0), one winner (`winner` = 1): argmax of h (`scale` = 0) or of h + scale * Gumbel, whose law is
+ * softmax(h / scale). A block takes one uniform r for that: the winner is the first unit u with r S < e_0 + ... + e_u, for
+ * e = exp(h / scale) and its sum S; of two, unit 0 wins iff r (e_0 + e_1) < e_0. Ties of argmax go to the first unit.
  *
  * What is declared here of onnxruntime's C interface is what version 8 of it has; its makers only append to it.
  */
@@ -17,6 +17,8 @@
 #include <stdlib.h>
 
 #include "vectors.h"
+
+enum { ABREAST = 4 }; /* pixels at once */
 
 /* Mask of the first unit with the largest key. */
 INLINE M winners(V key, int units) {
@@ -29,13 +31,41 @@ INLINE M winners(V key, int units) {
     return won;
 }
 
-/* r < sigmoid(z) for both units of a block, z = (h_0 - h_1) / scale; then who has won. */
-INLINE V pair_sampled(V h, V r, float inverse) {
-    V z = __builtin_shuffle(h - partner(h, 1), even) * inverse;
-    M up = z >= 0.0f;
-    V e = exponential(choose(up, -z, z));
-    M first = r * (1.0f + e) < choose(up, broadcast(1.0f), e);
-    return (V)((M)h & (first ^ ((lane & 1) != 0)));
+/* A uniform for each block of several pixels: as many as a block has units take theirs from one draw. */
+INLINE void draw(V *r, Stream *s, int units, int many) {
+    V drawn = broadcast(0.0f);
+    for (int j = 0; j < many; j++) {
+        if (j % units == 0) drawn = uniform(s);
+        r[j] = __builtin_shuffle(drawn, (lane & -units) + j % units);
+    }
+}
+
+/* Pixels side by side, as each has to wait for what it has just computed. */
+INLINE void pairs_sampled(const V *h, const V *r, V *y, float inverse, int many) {
+    V z[ABREAST], e[ABREAST];
+    for (int j = 0; j < many; j++) {
+        z[j] = __builtin_shuffle(h[j] - partner(h[j], 1), even) * inverse;
+        e[j] = choose(z[j] >= 0.0f, -z[j], z[j]);
+    }
+    for (int j = 0; j < many; j++) e[j] = exponential(e[j]);
+    for (int j = 0; j < many; j++) {
+        M first = r[j] * (1.0f + e[j]) < choose(z[j] >= 0.0f, broadcast(1.0f), e[j]);
+        y[j] = (V)((M)h[j] & (first ^ ((lane & 1) != 0)));
+    }
+}
+
+INLINE void sampled(const V *h, const V *r, V *y, float inverse, int units, int many) {
+    V e[ABREAST];
+    M unit = lane & (units - 1);
+    for (int j = 0; j < many; j++) e[j] = (h[j] - group_max(h[j], units)) * inverse;
+    for (int j = 0; j < many; j++) e[j] = exponential(e[j]);
+    for (int j = 0; j < many; j++) {
+        V sums = e[j];
+        for (int k = 1; k < units; k *= 2) sums += (V)((M)__builtin_shuffle(sums, lane - k) & (unit >= k));
+        M before = r[j] * __builtin_shuffle(sums, lane | (units - 1)) < sums; /* units from the winner on */
+        M earlier = __builtin_shuffle(before, lane - 1) & (unit != 0);
+        y[j] = (V)((M)h[j] & before & ~earlier);
+    }
 }
 
 INLINE V pair_mean(V h) {
@@ -45,32 +75,35 @@ INLINE V pair_mean(V h) {
     return h * choose(up, broadcast(1.0f), e) / (1.0f + e);
 }
 
-INLINE V gated(V h, Stream *s, int units, int winner, int draws, float inverse) {
-    if (!winner) {
-        if (units == 2) return pair_mean(h);
-        V total, e = exponential(h - group_max(h, units));
-        total = e;
-        for (int k = 1; k < units; k *= 2) total += partner(total, k);
-        return h * e / total;
-    }
-    V key = h;
-    if (draws) key = exponential((h - group_max(h, units)) * inverse) / -logarithm(uniform(s));
-    return (V)((M)h & winners(key, units));
+INLINE V unsampled(V h, int units, int winner) {
+    if (winner) return (V)((M)h & winners(h, units));
+    if (units == 2) return pair_mean(h);
+    V e = exponential(h - group_max(h, units)), whole = e;
+    for (int k = 1; k < units; k *= 2) whole += partner(whole, k);
+    return h * e / whole;
+}
+
+/* `many` pixels, at most ABREAST. */
+INLINE void some(const float *x, float *y, V weight, V bias, int norm, Stream *s, int units, int winner, int draws,
+                 float inverse, int many) {
+    V h[ABREAST], r[ABREAST], out[ABREAST];
+    for (int j = 0; j < many; j++) h[j] = norm ? load(x + j * BLOCK) * weight + bias : load(x + j * BLOCK);
+    if (draws) {
+        draw(r, s, units, many);
+        if (units == 2) pairs_sampled(h, r, out, inverse, many);
+        else sampled(h, r, out, inverse, units, many);
+    } else
+        for (int j = 0; j < many; j++) out[j] = unsampled(h[j], units, winner);
+    for (int j = 0; j < many; j++) store(y + j * BLOCK, out[j]);
 }
 
 INLINE void pass(const float *x, float *y, size_t pixels, V weight, V bias, int norm, Stream *s, int units, int winner,
                  int draws, float inverse) {
     size_t i = 0;
     Stream local = *s;
-#define LOAD(i) (norm ? *(const V *)(x + (i) * BLOCK) * weight + bias : *(const V *)(x + (i) * BLOCK))
-    if (draws && units == 2)
-        for (; i < pixels; i += 2) { /* a vector of uniforms is enough for two pixels */
-            V r = uniform(&local);
-            *(V *)(y + i * BLOCK) = pair_sampled(LOAD(i), __builtin_shuffle(r, even), inverse);
-            if (i + 1 < pixels)
-                *(V *)(y + (i + 1) * BLOCK) = pair_sampled(LOAD(i + 1), __builtin_shuffle(r, odd), inverse);
-        }
-    for (; i < pixels; i++) *(V *)(y + i * BLOCK) = gated(LOAD(i), &local, units, winner, draws, inverse);
+    for (; i + ABREAST <= pixels; i += ABREAST)
+        some(x + i * BLOCK, y + i * BLOCK, weight, bias, norm, &local, units, winner, draws, inverse, ABREAST);
+    for (; i < pixels; i++) some(x + i * BLOCK, y + i * BLOCK, weight, bias, norm, &local, units, winner, draws, inverse, 1);
     *s = local;
 }
 
