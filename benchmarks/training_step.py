@@ -39,11 +39,14 @@ from .timing import in_turn, machine, ratio, spread
 
 CPU = torch.device("cpu")
 KINDS = {
-    "convolution": ("convolution", "conv2d"),
+    "whole blocks": ("_Block",),
+    "convolution": ("convolution", "conv2d", "_Convolution"),
     "batch norm": ("batch_norm", "NativeBatchNorm", "rsqrt"),
     "gate, noise, other passes over features": (
         *(
             "PairedGate",
+            "_Relaxed",
+            "_Normalised",
             "random_",
             "rand",
             "uniform",

@@ -6,6 +6,7 @@ the same sums, in another order.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -34,42 +35,45 @@ class Conv2d(nn.Conv2d):
     @property
     def known(self) -> bool:
         """Whether the kernel has such a layer."""
-        kernel, stride = self.kernel_size, self.stride
-        return (
-            kernel in ((1, 1), (3, 3))
-            and stride in ((1, 1), (2, 2))
-            and self.padding == (kernel[0] // 2, kernel[0] // 2)
-            and self.dilation == (1, 1)
-            and self.groups == 1
-            and self.padding_mode == "zeros"
-            and self.weight.shape[0] % WIDE == 0
-            and self.weight.dtype == torch.float32
-        )
+        weight = self.weight
+        rule = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
+        return _knows(*rule, weight.shape[0]) and weight.dtype == torch.float32
 
     def fits(self, x: Tensor) -> bool:
         """Whether the kernel takes it on features `[N, C, H, W]`."""
-        shaped = x.dim() == 4 and x.shape[1] == self.weight.shape[1]
-        if not shaped or not takes(x) or not convolves() or torch.is_autocast_enabled("cpu"):
+        if not takes(x) or not convolves() or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
             return False
-        return self.known and channels_last(x)
+        return x.shape[1] == self.weight.shape[1] and self.known and channels_last(x)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if bias is None and self.fits(input):
+        if bias is not None or not self.fits(input):
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+        if torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad):
             y: Tensor = _Convolution.apply(input, weight, self.stride[0])
             return y
-        return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+        return _convolved(input, weight.contiguous(memory_format=torch.channels_last), self.stride[0])[0]
+
+
+@functools.cache
+def _knows(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: str | tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    padding_mode: str,
+    channels_out: int,
+) -> bool:
+    same = kernel in ((1, 1), (3, 3)) and padding == (kernel[0] // 2, kernel[0] // 2) and padding_mode == "zeros"
+    plain = stride in ((1, 1), (2, 2)) and dilation == (1, 1) and groups == 1
+    return same and plain and channels_out % WIDE == 0
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-        images, channels, rows, columns = x.shape
-        out, _, kernel, _ = weight.shape
         weight = weight.contiguous(memory_format=torch.channels_last)
-        ctx.sizes = (rows, columns, channels, out, kernel, stride)
-        shape = (images, out, (rows - 1) // stride + 1, (columns - 1) // stride + 1)
-        y = torch.empty(shape, memory_format=torch.channels_last)
-        call("convolve", x, weight, y, _room(ctx.sizes), images, *ctx.sizes)
+        y, ctx.sizes = _convolved(x, weight, stride)
         ctx.save_for_backward(x, weight)
         return y
 
@@ -88,5 +92,22 @@ class _Convolution(torch.autograd.Function):
         return into, filters, None
 
 
+def _convolved(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, tuple[int, ...]]:
+    """The result of a kernel that `fits`, and the sizes that it was called with."""
+    images, channels, rows, columns = x.shape
+    out, _, kernel, _ = weight.shape
+    sizes = (rows, columns, channels, out, kernel, stride)
+    shape = (images, out, (rows - 1) // stride + 1, (columns - 1) // stride + 1)
+    y = torch.empty(shape, memory_format=torch.channels_last)
+    call("convolve", x, weight, y, _room(sizes), images, *sizes)
+    return y, sizes
+
+
 def _room(sizes: tuple[int, ...]) -> Tensor:
-    return torch.empty(call("convolution_room", *sizes))
+    return torch.empty(_floats(sizes))
+
+
+@functools.lru_cache(maxsize=256)
+def _floats(sizes: tuple[int, ...]) -> int:
+    count: int = call("convolution_room", *sizes)
+    return count

@@ -10,6 +10,7 @@ operations (`lwta`, `paired`): the same law, though not the same draws or last b
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,4 +147,10 @@ class _Block(torch.autograd.Function):
 
 
 def _room(sizes: tuple[int, ...]) -> Tensor:
-    return torch.empty(call("block_room", *sizes))
+    return torch.empty(_floats(sizes))
+
+
+@functools.lru_cache(maxsize=256)
+def _floats(sizes: tuple[int, ...]) -> int:
+    count: int = call("block_room", *sizes)
+    return count
