@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustsearch.models.convolution import Conv2d
-from robustsearch.models.kernels import convolves, takes
+from robustsearch.models.kernels import convolves_faster, usable
 
 from .timing import in_turn, machine, ratio, spread
 
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[1], metavar="W")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    assert takes(torch.zeros(1)), "it needs a C compiler"
-    assert convolves(), "it needs a processor with AVX2 and without AVX-512"
+    assert usable(torch.zeros(1)), "it needs a C compiler"
+    assert convolves_faster(), "it needs a processor with AVX2 and without AVX-512"
     print(f"{machine(1)}; batch {given.batch}, n = {given.rounds} rounds\n")
     columns = ("channels", "map", "stride", "pass", "torch, CPU ms", "ours, CPU ms", "torch to ours", "errors")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from torch import nn
 from robustsearch import latency
 from robustsearch.engines.prepare import prepare
 from robustsearch.latency import THROUGHPUT_BATCH, device_name, macs, measure
+from robustsearch.models.build import build_network
+from robustsearch.models.deploy import deploy
+from robustsearch.recipe import LWTA, PNI, Model, Recipe
 
 pytestmark = pytest.mark.usefixtures("real_timing")
 CPU = torch.device("cpu")
@@ -23,6 +27,19 @@ def test_macs_are_those_of_the_formula() -> None:
     expected = 8 * 8 * 8 * 3 * 9 + 4 * 4 * 4 * 8 * 9 + 64 * 5
     assert macs(network, torch.zeros(1, 3, 8, 8)) == expected
     assert macs(network, torch.zeros(2, 3, 8, 8)) == 2 * expected
+
+
+@pytest.mark.parametrize("fields", [{}, {"lwta": LWTA()}, {"pni": PNI()}], ids=["ReLU", "LWTA", "PNI"])
+def test_macs_of_a_deployed_network_are_those_of_its_layers(fields: dict[str, Any]) -> None:
+    """Whatever computes them: WRN-10-1 on images of 8x8."""
+    recipe = Recipe(model=Model(depth=10), **fields)
+    network = build_network(recipe, shape=(1, 8, 8), classes=10, mean=[0.5], std=[0.2], seed=0).eval()
+    for block in network.body.blocks:
+        nn.init.ones_(block.conv2.weight)  # type: ignore[union-attr]  # what is 0 would be cut off
+    first = 16 * 9 * 64 + 2 * 16 * 16 * 9 * 64
+    second = (16 * 32 * 10 + 32 * 32 * 9) * 16
+    third = (32 * 64 * 10 + 64 * 64 * 9) * 4
+    assert macs(deploy(network, 1), torch.zeros(1, 1, 8, 8)) == first + second + third + 64 * 10
 
 
 class Sleeper(nn.Module):

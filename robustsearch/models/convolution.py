@@ -11,39 +11,36 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .kernels import call, convolves, takes
+from .kernels import WIDE, call, convolves_faster, usable
 from .paired import channels_last
-
-WIDE = 16
-"""Channels that are convolved at once; a result has a multiple of them."""
 
 
 class Conv2d(nn.Conv2d):
-    """torch's convolution, by the kernel where that takes it."""
+    """torch's convolution, by a kernel where there is one for it."""
 
     @property
-    def alone(self) -> bool:
+    def only_convolves(self) -> bool:
         """Whether a pass now is a convolution with `filters()` and nothing else."""
-        return self.bias is None
+        return type(self) is Conv2d and self.bias is None and "forward" not in vars(self)
 
     def filters(self) -> Tensor:
         """Filters `[C', C, K, K]` of the pass that begins now."""
         return self.weight
 
     @property
-    def known(self) -> bool:
-        """Whether the kernel has such a layer."""
+    def has_kernel(self) -> bool:
+        """Whether there is a kernel for such a layer, whatever it is given."""
         weight = self.weight
         rule = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
-        return _knows(*rule, weight.shape[0]) and weight.dtype == torch.float32
+        return _knows(*rule, weight.shape[0]) and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
     def fits(self, x: Tensor) -> bool:
-        """Whether the kernel takes it on features `[N, C, H, W]`."""
-        if not takes(x) or not convolves() or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
+        """Whether its kernel takes features `[N, C, H, W]` now."""
+        if not usable(x) or not convolves_faster() or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
             return False
-        return x.shape[1] == self.weight.shape[1] and self.known and channels_last(x)
+        sized = x.shape[1] == self.weight.shape[1] and x.shape[2] > 0 and x.shape[3] > 0
+        return sized and self.has_kernel and channels_last(x)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if bias is not None or not self.fits(input):
@@ -51,7 +48,7 @@ class Conv2d(nn.Conv2d):
         if torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad):
             y: Tensor = _Convolution.apply(input, weight, self.stride[0])
             return y
-        return _convolved(input, weight.contiguous(memory_format=torch.channels_last), self.stride[0])[0]
+        return _convolved(input, weight, self.stride[0])[0]
 
 
 @functools.cache
@@ -72,16 +69,17 @@ def _knows(
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-        weight = weight.contiguous(memory_format=torch.channels_last)
         y, ctx.sizes = _convolved(x, weight, stride)
         ctx.save_for_backward(x, weight)
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled() or not usable(g):  # this gradient has one itself, which torch knows
+            return *_backward(g, x, weight, ctx.sizes, ctx.needs_input_grad), None
         g = g.contiguous(memory_format=torch.channels_last)
+        weight = weight.contiguous(memory_format=torch.channels_last)
         into = filters = None
         if ctx.needs_input_grad[0]:
             into = torch.empty_like(x)
@@ -93,18 +91,29 @@ class _Convolution(torch.autograd.Function):
 
 
 def _convolved(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, tuple[int, ...]]:
-    """The result of a kernel that `fits`, and the sizes that it was called with."""
+    """The result, and the sizes that the kernel was called with."""
     images, channels, rows, columns = x.shape
     out, _, kernel, _ = weight.shape
     sizes = (rows, columns, channels, out, kernel, stride)
     shape = (images, out, (rows - 1) // stride + 1, (columns - 1) // stride + 1)
-    y = torch.empty(shape, memory_format=torch.channels_last)
-    call("convolve", x, weight, y, _room(sizes), images, *sizes)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    call("convolve", x, weight.contiguous(memory_format=torch.channels_last), y, _room(sizes), images, *sizes)
     return y, sizes
 
 
+def _backward(
+    g: Tensor, x: Tensor, weight: Tensor, sizes: tuple[int, ...], wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None]:
+    *_, kernel, stride = sizes
+    same = [kernel // 2] * 2
+    into, filters, _ = torch.ops.aten.convolution_backward(
+        g, x, weight, None, [stride] * 2, same, [1, 1], False, [0, 0], 1, [*wanted[:2], False]
+    )
+    return into, filters
+
+
 def _room(sizes: tuple[int, ...]) -> Tensor:
-    return torch.empty(_floats(sizes))
+    return torch.empty(_floats(sizes), dtype=torch.float32, device="cpu")
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ operations (`lwta`, `paired`): the same law, though not the same draws or last b
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .. import native
-from .kernels import BLOCK, call, takes
+from .kernels import BLOCK, WIDE, call, usable
 from .paired import channels_last, laid_out_as, per_pixel
 
 
@@ -34,7 +35,35 @@ class Half:
 
 def fits(x: Tensor, units: int) -> bool:
     """Whether the passes below take features `[N, C, H, W]` or `[N, C]` in blocks of `units`; 1 is ReLU."""
-    return units in (1, *native.UNITS) and not x.shape[1] % BLOCK and takes(x) and channels_last(x)
+    return units in (1, *native.UNITS) and not x.shape[1] % BLOCK and usable(x) and channels_last(x)
+
+
+def norm_fits(norm: nn.BatchNorm2d, channels: int) -> bool:
+    """Whether a batch norm is in evaluation, and has the statistics and parameters of so many channels."""
+    parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return not norm.training and all(
+        part is not None
+        and part.shape == (channels,)
+        and part.device.type == "cpu"
+        and part.dtype == torch.float32
+        and part.is_contiguous()
+        for part in parts
+    )
+
+
+def form_a_block(convolutions: Sequence[nn.Conv2d], channels: int) -> bool:
+    """Whether they are the two convolutions of a block, and its shortcut if it has one, of so many channels.
+
+    Each of them has a kernel (`convolution`).
+    """
+    first = convolutions[0]
+    out, stride = len(first.weight), first.stride
+    shapes = [(out, channels, 3, 3), (out, out, 3, 3), (out, channels, 1, 1)]
+    strides = [stride, (1, 1), stride]
+    found = [(tuple(layer.weight.shape), layer.stride) for layer in convolutions]
+    if channels % WIDE or found != list(zip(shapes, strides, strict=True))[: len(found)]:
+        return False
+    return len(found) == 3 or (len(found) == 2 and out == channels and stride == (1, 1))
 
 
 def normalised(norm: nn.BatchNorm2d, x: Tensor, *, units: int, factor: Tensor | None) -> Tensor:
@@ -56,7 +85,7 @@ def block(x: Tensor, first: Half, second: Half, shortcut: Tensor | None, *, stri
     """A pre-activation block of both halves: `[N, C, H, W]` -> `[N, C', H / stride, W / stride]`.
 
     What is added is x, or the first activation convolved with `shortcut` `[C', C, 1, 1]`. Gradients flow into x alone.
-    For what `fits` and whose filters `convolution.fits`.
+    It is for features that `fits` and convolutions that `form_a_block`.
     """
     tensors: list[Tensor | None] = []
     for half in (first, second):
@@ -132,7 +161,8 @@ class _Block(torch.autograd.Function):
         ctx.sizes = (images, rows, columns, channels, out, stride)
         ctx.units = units
         shape = (images, out, (rows - 1) // stride + 1, (columns - 1) // stride + 1)
-        middle, y = (torch.empty(shape, memory_format=torch.channels_last) for _ in range(2))
+        layout: dict[str, Any] = {"dtype": x.dtype, "device": x.device, "memory_format": torch.channels_last}
+        middle, y = torch.empty(shape, **layout), torch.empty(shape, **layout)
         call("block", x, *tensors, middle, y, _room(ctx.sizes), *ctx.sizes, units)
         ctx.save_for_backward(x, middle, *tensors)
         return y
@@ -147,7 +177,7 @@ class _Block(torch.autograd.Function):
 
 
 def _room(sizes: tuple[int, ...]) -> Tensor:
-    return torch.empty(_floats(sizes))
+    return torch.empty(_floats(sizes), dtype=torch.float32, device="cpu")
 
 
 @functools.lru_cache(maxsize=256)

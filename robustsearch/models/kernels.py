@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import native
 
 BLOCK = 8
 """Channels in a vector."""
+WIDE = 2 * BLOCK
+"""Channels that are convolved at once; a result has a multiple of them."""
 _CONVOLUTION = [c_size_t] * 6
 """Rows, columns, channels in and out, kernel, stride."""
 _TYPES: dict[str, tuple[Any, list[Any]]] = {
@@ -32,15 +35,26 @@ _TYPES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-def takes(x: Tensor) -> bool:
-    """Whether kernels take a tensor now: float32 on a CPU, one thread, no compiler that looks on, and one of C here."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor or torch.compiler.is_compiling():
+def usable(x: Tensor) -> bool:
+    """Whether kernels can read a tensor now: float32 on a CPU, one thread, a C compiler here, and nobody looks on."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor or _watched() or x.is_neg():
         return False
     return torch.get_num_threads() == 1 and _library() is not None
 
 
+def _watched() -> bool:
+    """Whether something works on torch's own operations: compiler, tracer, counter, functorch, forward-mode AD."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
 @functools.cache
-def convolves() -> bool:
+def convolves_faster() -> bool:
     """Whether convolutions are faster than torch's on this processor.
 
     They were measured with AVX2. torch has code of its own for AVX-512, and for other processors than x86.
@@ -52,7 +66,7 @@ def convolves() -> bool:
 def call(name: str, *arguments: Tensor | float | None) -> Any:
     """Call one of `layers.c`; tensors are given as their memory, and None as NULL.
 
-    It is for what `takes` has said yes to.
+    It is for tensors that are `usable`.
     """
     library = _library()
     assert library is not None

@@ -97,9 +97,10 @@ class PNIConv2d(PNILayer, Conv2d):
         self._init_noise(where, granularity, alpha, noise, shapes)
 
     @property
-    def alone(self) -> bool:
+    def only_convolves(self) -> bool:
         """Whether a pass now has noise on nothing but filters."""
-        return super().alone and (self.where == "weights" or not self.random)
+        plain = type(self) is PNIConv2d and self.bias is None and "forward" not in vars(self)
+        return plain and (self.where == "weights" or not self.random)
 
     def filters(self) -> Tensor:
         """Filters with the noise of the pass that begins now, if that is where noise is."""

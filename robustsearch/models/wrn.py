@@ -13,10 +13,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ..recipe import STEM_CHANNELS
 from . import fused
-from .convolution import WIDE, Conv2d
+from .convolution import Conv2d
 from .lwta import LWTA
 
 
@@ -62,16 +63,20 @@ def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
     It can be for ReLU and for gates that are the mean gate now, unless a gradient of parameters or a hook is asked for.
     """
     units = _smooth_units(activation)
-    if not isinstance(norm, BatchNorm) or norm.training or _watched(norm, activation) or not fused.fits(x, units):
+    if type(norm) is not BatchNorm or not fused.fits(x, units) or not fused.norm_fits(norm, x.shape[1]):
+        return activation(norm(x))  # type: ignore[no-any-return]
+    if _watched(norm, activation):
         return activation(norm(x))  # type: ignore[no-any-return]
     return fused.normalised(norm, x, units=units, factor=_factor(activation))
 
 
 def _smooth_units(activation: nn.Module) -> int:
-    """Units of a block of the mean gate, if that is what an activation is in evaluation now; 1 for ReLU, else 0."""
-    if isinstance(activation, LWTA) and activation.mode != "straight" and activation.rule(training=False) == (0.0, 1.0):
-        return activation.units
-    return int(isinstance(activation, nn.ReLU))
+    """Units of a block of the mean gate, if that is what an activation is now; 1 for ReLU, else 0."""
+    if "forward" in vars(activation):
+        return 0
+    if type(activation) is LWTA and not activation.training and activation.mode != "straight":
+        return activation.units if activation.rule(training=False) == (0.0, 1.0) else 0
+    return int(type(activation) is nn.ReLU)
 
 
 def _factor(activation: nn.Module) -> Tensor | None:
@@ -79,10 +84,19 @@ def _factor(activation: nn.Module) -> Tensor | None:
 
 
 def _watched(*parts: nn.Module) -> bool:
-    """Whether a hook listens to what goes through these, or a gradient of a parameter of theirs is recorded."""
-    hooks = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-    learns = torch.is_grad_enabled() and any(value.requires_grad for part in parts for value in part.parameters())
-    return hooks or learns
+    """Whether a hook listens to what goes through these, or a gradient of a weight of theirs is recorded."""
+    if _has_any_global_hook() or any(  # type: ignore[no-untyped-call]
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+        for part in parts
+    ):
+        return True
+    if not torch.is_grad_enabled():
+        return False
+    weights = [
+        getattr(part, name, None) for part in parts for name in ("weight", "bias")
+    ]  # which need not be parameters
+    weights += [value for part in parts for value in part.parameters()]
+    return any(value.requires_grad for value in weights if value is not None)
 
 
 class GlobalAverage(nn.Module):
@@ -128,18 +142,24 @@ class Block(nn.Module):
     def _whole(self, x: Tensor) -> Tensor | None:
         """The block in one call, where each of its activations and convolutions could be, or None."""
         units = _smooth_units(self.activation1)
-        convolved = [layer for layer in (self.conv1, self.conv2, self.shortcut) if layer is not None]
-        norms = [norm for norm in (self.bn1, self.bn2) if isinstance(norm, BatchNorm) and not norm.training]
-        if len(norms) < 2 or _smooth_units(self.activation2) != units or not fused.fits(x, units):
+        if not fused.fits(x, units) or _smooth_units(self.activation2) != units:
             return None
-        layers = [layer for layer in convolved if isinstance(layer, Conv2d) and layer.alone and layer.known]
-        if len(layers) < len(convolved) or not layers[0].fits(x) or x.shape[1] % WIDE or _watched(*self.children()):
+        convolved = [layer for layer in (self.conv1, self.conv2, self.shortcut) if layer is not None]
+        layers = [
+            layer for layer in convolved if isinstance(layer, Conv2d) and layer.only_convolves and layer.has_kernel
+        ]
+        if len(layers) < len(convolved) or not layers[0].fits(x) or not fused.form_a_block(layers, x.shape[1]):
+            return None
+        for norm, channels in ((self.bn1, x.shape[1]), (self.bn2, len(self.conv1.weight))):
+            if type(norm) is not BatchNorm or not fused.norm_fits(norm, channels):
+                return None
+        if _watched(*self.children()):
             return None
         first, second, *shortcut = [layer.filters() for layer in layers]
         return fused.block(
             x,
-            fused.Half(norms[0], _factor(self.activation1), first),
-            fused.Half(norms[1], _factor(self.activation2), second),
+            fused.Half(self.bn1, _factor(self.activation1), first),
+            fused.Half(self.bn2, _factor(self.activation2), second),
             shortcut[0] if shortcut else None,
             stride=layers[0].stride[0],
             units=units,

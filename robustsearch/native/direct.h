@@ -9,7 +9,8 @@
 
 enum {
     ACROSS = 4,     /* pixels of a row that are worth a tile */
-    NEAR = 1 << 14, /* bytes of features that stay in the first cache beside others */
+    FIRST_CACHE = 1 << 14, /* bytes of features that stay there beside others */
+    STRIP = 64,            /* columns at once, in the gradient in few channels */
 };
 
 typedef struct {
@@ -95,34 +96,40 @@ static void direct(const float *x, const float *packed, float *y, const float *p
             }
 }
 
-/* Gradient in few channels of an input: each is a sum over channels of the result. */
+/* Gradient in few channels of an input: each is a sum over channels of the result. `filters` [in, taps turned about, out]. */
+INLINE float few_at(const float *g, const float *filters, Reach rows, Reach columns, Map to, size_t kernel) {
+    V sum[PARTS] = {{0}};
+    for (size_t i = 0; i < rows.count; i++)
+        for (size_t j = 0; j < columns.count; j++) {
+            const float *at = g + rows.index[i] * row_of(to) + columns.index[j] * to.channels;
+            const float *w = filters + (rows.tap[i] * kernel + columns.tap[j]) * to.channels;
+            for (size_t o = 0; o < to.channels; o += WIDE)
+                for (size_t p = 0; p < PARTS; p++) sum[p] += load(at + o + p * BLOCK) * load(w + o + p * BLOCK);
+        }
+    V all = sum[0];
+    for (size_t p = 1; p < PARTS; p++) all += sum[p];
+    return (float)total(all);
+}
+
 static void few_back(const float *g, const float *w, float *into, float *room, size_t images, Layer l) {
     Map from = l.from, to = l.to;
     size_t taps = l.kernel * l.kernel, in = from.channels;
-    Reach columns[from.columns];
-    for (size_t c = 0; c < from.columns; c++) columns[c] = reach(c, to.columns, l.kernel, l.stride, 1);
     for (size_t o = 0; o < to.channels; o++)
         for (size_t t = 0; t < taps; t++)
             for (size_t k = 0; k < in; k++) room[(k * taps + taps - 1 - t) * to.channels + o] = w[(o * taps + t) * in + k];
-    for (size_t n = 0; n < images; n++, g += image_of(to))
-        for (size_t r = 0; r < from.rows; r++) {
-            Reach rows = reach(r, to.rows, l.kernel, l.stride, 1);
-            for (size_t c = 0; c < from.columns; c++)
-                for (size_t k = 0; k < in; k++) {
-                    V sum[2] = {{0}, {0}};
-                    for (size_t i = 0; i < rows.count; i++)
-                        for (size_t j = 0; j < columns[c].count; j++) {
-                            const float *at = g + rows.index[i] * row_of(to) + columns[c].index[j] * to.channels;
-                            const float *filter =
-                                room + (k * taps + rows.tap[i] * l.kernel + columns[c].tap[j]) * to.channels;
-                            for (size_t o = 0; o < to.channels; o += 2 * BLOCK) {
-                                sum[0] += load(at + o) * load(filter + o);
-                                if (o + BLOCK < to.channels) sum[1] += load(at + o + BLOCK) * load(filter + o + BLOCK);
-                            }
-                        }
-                    *into++ = (float)total(sum[0] + sum[1]);
-                }
-        }
+    for (size_t first = 0, many; first < from.columns; first += many) {
+        Reach columns[STRIP];
+        many = smaller(STRIP, from.columns - first);
+        for (size_t c = 0; c < many; c++) columns[c] = reach(first + c, to.columns, l.kernel, l.stride, 1);
+        for (size_t n = 0; n < images; n++)
+            for (size_t r = 0; r < from.rows; r++) {
+                Reach rows = reach(r, to.rows, l.kernel, l.stride, 1);
+                float *at = into + n * image_of(from) + r * row_of(from) + first * in;
+                for (size_t c = 0; c < many; c++)
+                    for (size_t k = 0; k < in; k++)
+                        *at++ = few_at(g + n * image_of(to), room + k * taps * to.channels, rows, columns[c], to, l.kernel);
+            }
+    }
 }
 
 /* ---- gradient in the filters */
@@ -139,7 +146,7 @@ static void direct_filters(const float *x, const float *g, float *w, float *room
     Map from = l.from, to = l.to;
     size_t taps = l.kernel * l.kernel, pad = l.kernel / 2, in = from.channels, out = to.channels, few = in % WIDE;
     size_t bytes = sizeof(float) * greater(image_of(from), image_of(to));
-    size_t group = bytes < NEAR ? NEAR / bytes : 1, band = bytes < NEAR ? to.rows : (NEAR * to.rows + bytes - 1) / bytes;
+    size_t group = bytes < FIRST_CACHE ? FIRST_CACHE / bytes : 1, band = bytes < FIRST_CACHE ? to.rows : (FIRST_CACHE * to.rows + bytes - 1) / bytes;
     float *sums = few ? room : w; /* [taps, in, out] instead of [out, taps, in] where only `out` is wide */
     memset(sums, 0, sizeof(float) * out * taps * in);
     for (size_t n = 0; n < images; n += group)

@@ -62,9 +62,10 @@ INLINE void sampled(const V *h, const V *r, V *y, float inverse, int units, int 
     for (int j = 0; j < many; j++) {
         V sums = e[j];
         for (int k = 1; k < units; k *= 2) sums += (V)((M)__builtin_shuffle(sums, lane - k) & (unit >= k));
-        M before = r[j] * __builtin_shuffle(sums, lane | (units - 1)) < sums; /* units from the winner on */
-        M earlier = __builtin_shuffle(before, lane - 1) & (unit != 0);
-        y[j] = (V)((M)h[j] & before & ~earlier);
+        M from = r[j] * __builtin_shuffle(sums, lane | (units - 1)) < sums; /* units from the winner on */
+        for (int k = 1; units > 4 && k < units; k *= 2) /* though sums of many, each in an order of its own, may fall */
+            from |= __builtin_shuffle(from, lane - k) & (unit >= k);
+        y[j] = (V)((M)h[j] & from & ~(__builtin_shuffle(from, lane - 1) & (unit != 0)));
     }
 }
 

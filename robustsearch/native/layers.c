@@ -5,7 +5,7 @@
 #include "activate.h"
 #include "convolve.h"
 
-enum { FAR = 1 << 16 }; /* bytes of one map of a block that stay in the second cache beside the others */
+enum { SECOND_CACHE = 1 << 16 }; /* bytes of one map of a block that stay there beside the others */
 
 /* ---- activations: pixels of all images, `channels` a multiple of BLOCK */
 
@@ -92,7 +92,7 @@ static Block block_of(size_t images, size_t rows, size_t columns, size_t in, siz
     Map middle = b.first.to;
     b.second = layer(middle.rows, middle.columns, out, out, 3, 1);
     size_t map = greater(image_of(b.first.from), image_of(middle));
-    size_t near = FAR / sizeof(float) / map;
+    size_t near = SECOND_CACHE / sizeof(float) / map;
     b.images = near < 1 ? 1 : smaller(near, images);
     b.largest = b.images * map;
     b.filters = room;

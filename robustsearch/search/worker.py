@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import traceback
 from contextlib import suppress
@@ -125,8 +124,6 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                 trial.save(self._checkpoint)
                 if store := self._shared[0].store:
                     store.push(f"trials/{self._checkpoint.parent.name}")
-                if len(trial.rows) > measured:
-                    _give_back_memory()
             except StorageError:
                 raise
             except DivergedError as error:
@@ -162,12 +159,6 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                 self._board.close()
         if self._trial:
             self._trial.close()
-
-
-def _give_back_memory() -> None:
-    """What an evaluation needed, which the allocator keeps: it is told to, for what training frees."""
-    with suppress(OSError, AttributeError):  # it is glibc's
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _numbers(trial: Trial) -> dict[str, float]:

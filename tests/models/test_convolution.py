@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from networks import Network, images, make, recipe
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from robustsearch.attacks.gradient import crafting
 from robustsearch.models import convolution
 from robustsearch.models.convolution import Conv2d
-from robustsearch.models.kernels import convolves, takes
+from robustsearch.models.kernels import usable
 from robustsearch.models.stochastic import surrogate
-from robustsearch.models.wrn import Block
+from robustsearch.models.wrn import BatchNorm, Block
 
 __all__ = ["images", "make", "recipe"]
 
@@ -28,11 +31,11 @@ MAPS = [(8, 8), (2, 2), (4, 4), (7, 13), (32, 5), (1, 1), (1, 9), (3, 2)]
 
 
 @pytest.fixture(autouse=True)
-def kernel() -> None:
-    if not takes(torch.zeros(1)):
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels even on processors for which torch has faster convolutions."""
+    if not usable(torch.zeros(1)):
         pytest.skip("there is no C compiler here")
-    if not convolves():
-        pytest.skip("this processor's convolutions are torch's")
+    monkeypatch.setattr(convolution, "convolves_faster", lambda: True)
 
 
 def features(*shape: int, seed: int = 0) -> Tensor:
@@ -126,6 +129,57 @@ def test_what_it_leaves_to_torch() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # by torch's own tracer
+def test_others_that_work_on_torchs_operations_find_them() -> None:
+    """A counter, a tracer, transformations, forward mode, and the gradient of a gradient."""
+    ours, x = layer(16, 16), features(2, 16, 8, 8)
+    theirs = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    with FlopCounterMode(display=False) as counter:
+        ours(x)
+    assert counter.get_total_flops() == 2 * 2 * 8 * 8 * 16 * 16 * 9
+    traced = make_fx(ours)(features(2, 16, 8, 8, seed=4))
+    torch.testing.assert_close(traced(x), theirs(x))
+    tangent = features(2, 16, 8, 8, seed=5)
+    for primal, derivative in (torch.func.jvp(each, (x,), (tangent,)) for each in (ours, theirs)):
+        torch.testing.assert_close(primal, theirs(x))
+        torch.testing.assert_close(derivative, theirs(tangent))
+    with forward_ad.dual_level():
+        derivative = forward_ad.unpack_dual(ours(forward_ad.make_dual(x, tangent))).tangent
+    torch.testing.assert_close(derivative, theirs(tangent))
+    penalties = []
+    for each in (ours, theirs):
+        pixels = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(each(pixels).pow(3).sum(), pixels, create_graph=True)
+        penalties.append(torch.autograd.grad(gradient.pow(2).sum(), (pixels, each.weight)))
+    for found, expected in zip(*penalties, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_buffers_are_float32_whatever_torch_makes_else() -> None:
+    convolution, x = layer(16, 16), features(2, 16, 8, 8)
+    expected = convolution(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(convolution(x), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_maps_without_pixels_are_refused_by_torch(stride: int) -> None:
+    with pytest.raises(RuntimeError):
+        layer(16, 16, stride=stride)(features(2, 16, 0, 8))
+
+
+def test_few_channels_of_a_map_wider_than_a_strip() -> None:
+    convolution, x = layer(1, 16), features(1, 1, 2, 200).requires_grad_()
+    y = convolution(x)
+    g = features(*y.shape, seed=2)
+    (expected,) = torch.autograd.grad(F.conv2d(x, convolution.weight, padding=1), x, g)
+    torch.testing.assert_close(torch.autograd.grad(y, x, g)[0], expected, rtol=1e-4, atol=1e-4)
+
+
 FIELDS: dict[str, dict[str, Any]] = {
     "ReLU": {},
     "LWTA-2": {"lwta": {}},
@@ -168,7 +222,7 @@ def test_blocks_in_one_call_are_their_layers(
     found = []
     for together in (True, False):
         if not together:
-            monkeypatch.setattr(convolution, "convolves", lambda: False)
+            monkeypatch.setattr(convolution, "convolves_faster", lambda: False)
         for block in blocks_of(network):
             x = features(37, block.bn1.num_features, 6, 5, seed=4).requires_grad_()
             with crafting(network), surrogate(network):
@@ -205,6 +259,74 @@ def test_a_block_is_one_call_only_where_its_layers_have_nothing_to_say(make: Mak
         noisy = ready(make, images, {"pni": {"where": where}})
         with crafting(noisy):
             assert not whole(blocks_of(noisy)[0], x), "there is noise between the layers"
+
+
+def test_hooks_of_every_kind_are_heard(make: Make, images: Tensor) -> None:
+    network = ready(make, images, {})
+    block = next(block for block in blocks_of(network) if block.shortcut is not None)
+    x = features(3, block.bn1.num_features, 8, 8).requires_grad_()
+    assert block.shortcut is not None
+    with crafting(network):
+        assert whole(block, x)
+        for part in (block.shortcut, block.conv2):
+            for listen in (part.register_forward_pre_hook, part.register_full_backward_hook):
+                hook = listen(lambda *_: None)  # type: ignore[operator]
+                assert not whole(block, x)
+                hook.remove()
+        hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+        assert not whole(block, x)
+        hook.remove()
+        block.conv1.forward = lambda given: given[:, :1]  # type: ignore[method-assign,assignment]
+        with pytest.raises(RuntimeError):
+            block(x)
+        del block.conv1.forward
+        assert whole(block, x)
+
+
+def test_filters_that_are_no_parameters_have_their_gradient(make: Make, images: Tensor) -> None:
+    network = ready(make, images, {})
+    block = blocks_of(network)[0]
+    with crafting(network):
+        made = block.conv1.weight.detach().clone(memory_format=torch.channels_last).requires_grad_()
+        del block.conv1.weight
+        block.conv1.weight = made  # type: ignore[assignment]
+        block(features(3, block.bn1.num_features, 8, 8)).sum().backward()
+    assert made.grad is not None
+    assert made.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        ("conv2", lambda c: layer(c, c, 1)),
+        ("conv2", lambda c: layer(2 * c, c)),
+        ("conv2", lambda c: layer(c, c, stride=2)),
+        ("shortcut", lambda c: layer(c, c, 3)),
+        ("conv1", lambda c: layer(c, 2 * c)),
+        ("bn2", lambda c: BatchNorm(c // 2)),
+        ("bn1", lambda c: nn.BatchNorm2d(c, affine=False)),
+    ],
+)
+def test_what_is_not_a_block_of_the_kernel_is_its_layers(
+    part: str, other: Callable[[int], nn.Module], make: Make, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = ready(make, images, {})
+    block = blocks_of(network)[0]
+    channels = block.bn1.num_features
+    setattr(block, part, other(channels).eval())
+    block.requires_grad_(False)
+    x, found = features(3, channels, 8, 8), []
+    for together in (True, False):
+        if not together:
+            monkeypatch.setattr(convolution, "convolves_faster", lambda: False)
+        try:
+            found.append(block(x))
+        except RuntimeError:
+            found.append(None)
+    if found[1] is None:
+        assert found[0] is None
+    else:
+        torch.testing.assert_close(*found, rtol=0, atol=1e-5 * float(found[1].abs().max()))
 
 
 @pytest.mark.parametrize("context", [nullcontext, torch.no_grad, torch.inference_mode])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustsearch.attacks.gradient import crafting
 from robustsearch.models import fused
-from robustsearch.models.kernels import takes
+from robustsearch.models.kernels import usable
 from robustsearch.models.lwta import LWTA, gate_kl
 from robustsearch.models.stochastic import Noise, surrogate
 from robustsearch.models.wrn import BatchNorm, activated
@@ -28,7 +28,7 @@ SHAPES = [(3, 16, 5, 4), (2, 8, 1, 1), (40, 24)]
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
-    if not takes(torch.zeros(1)):
+    if not usable(torch.zeros(1)):
         pytest.skip("there is no C compiler here")
 
 
@@ -186,6 +186,12 @@ def test_hard_gates_are_not_the_mean_gate(gate: str) -> None:
         assert type(activated(norm, hard, x).grad_fn).__name__ == "_NormalisedBackward"
     hard.mode = "straight"
     assert type(activated(norm, hard, x).grad_fn).__name__ != "_NormalisedBackward"
+
+
+def test_a_gate_that_trains_behind_a_frozen_norm_draws() -> None:
+    x, norm, gate = features((3, 16, 5, 4)), batch_norm(16), layer().train()
+    assert not torch.equal(activated(norm, gate, x), activated(norm, gate, x))
+    assert gate.kl()["gate"] > 0
 
 
 @pytest.mark.parametrize("fields", [{}, {"lwta": {}}, {"lwta": {"units": 4, "ibp": {}}}], ids=["ReLU", "LWTA-2", "IBP"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from robustsearch import checkpoint
 from robustsearch.data import Dataset
 from robustsearch.errors import DivergedError
 from robustsearch.models.build import network_for
@@ -93,6 +95,38 @@ def test_state_continues_bit_for_bit(digits: Dataset) -> None:
     assert [resumed.run_epoch() for _ in range(2)] == whole_losses[1:]
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_gradients_and_their_moments_lie_in_memory_as_their_parameters(
+    optimizer: str, digits: Dataset, tmp_path: Path
+) -> None:
+    """Optimisers of one pass pair what lies side by side, and ask no questions; so too from a file."""
+    recipe = Recipe(
+        model=Model(depth=10), lwta=LWTA(ibp=IBP()), training=Training(epochs=2, optimizer=optimizer, batch_size=512)
+    )
+    one, other = trainer(recipe, digits), trainer(recipe, digits)
+    one.run_epoch()
+    checkpoint.write(tmp_path / "state.pt", one.state())
+    other.load_state(checkpoint.read(tmp_path / "state.pt"))
+    other.run_epoch()
+
+    def places(tensor: torch.Tensor) -> list[int]:
+        """Strides of axes that have any."""
+        return [step for size, step in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
+
+    seen = 0
+    for each in (one, other):
+        optimizers = getattr(each._optimizer, "_parts", [each._optimizer])
+        for parameter in each.network.parameters():
+            assert parameter.grad is not None
+            assert places(parameter.grad) == places(parameter)
+            for part in optimizers:
+                for moment in part.state.get(parameter, {}).values():
+                    if moment.shape == parameter.shape:
+                        assert places(moment) == places(parameter)
+                        seen += moment.dim() == 4
+    assert seen > 10
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(digits: Dataset) -> None:
