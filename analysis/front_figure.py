@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,6 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.path import Path as Line
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -174,7 +176,7 @@ def _draw_key(figure: Figure, axes: Axes, colours: style.Colours) -> None:
 
 
 _NEAR = ((-4, 3, "right"), (-4, 12, "right"), (5, -11, "left"), (5, 4, "left"), (-4, -11, "right"))
-_FAR = tuple((x, y, "left") for y in (-24, -36, -50, 14) for x in (8, 30, 60)) + tuple(
+_FAR = tuple((x, y, "left") for y in (-24, -36, -50, 14, -64, -78) for x in (8, 30, 60, 90, 120)) + tuple(
     (-x, y, "right") for y in (22, -24, -36) for x in (8, 30)
 )
 """Places of a name, in points from its point, and its end that is nearer."""
@@ -188,12 +190,15 @@ def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
     """
     inside = axes.get_window_extent()
     names: list[Bbox] = []
+    lines: list[Line] = []
     for row in (row for row in rows if row["on_front"]):
         others = [other for other in rows if other is not row]
         markers = [_marker_box(axes, other) for other in others] + names
         bars = [box for other in others for box in _bar_boxes(axes, other)]
-        choices = ((places, taken) for places in (_NEAR, _FAR) for taken in (markers + bars, markers))
-        for taken, (x, y, side) in ((taken, place) for places, taken in choices for place in places):
+        choices = [(places, taken, True) for places in (_NEAR, _FAR) for taken in (markers + bars, markers)]
+        choices.append((_FAR, markers, False))  # lines that cross something are better than no name
+        for taken, tidy, (x, y, side) in ((taken, tidy, place) for places, taken, tidy in choices for place in places):
+            far = (x, y, side) in _FAR
             label = axes.annotate(
                 point_label(row),
                 (row["latency_p50"], 100 * row["robust"]),
@@ -203,14 +208,27 @@ def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
                 fontsize=8,
                 zorder=7,
                 bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
-                arrowprops={"arrowstyle": "-", "linewidth": 0.6, "shrinkB": 3} if (x, y, side) in _FAR else None,
+                arrowprops={"arrowstyle": "-", "linewidth": 0.6, "shrinkB": 3} if far else None,
             )
             label.update_positions(figure.canvas.get_renderer())  # type: ignore[attr-defined]
             box = Text.get_window_extent(label)  # without the line
-            if not box.count_overlaps(taken) and inside.contains(*box.min) and inside.contains(*box.max):
+            line = [Line(np.array([axes.transData.transform(label.xy), _middle(box)]))] if far else []
+            clear = not tidy or not any(
+                one.intersects_path(other) for one in (*line, *_rims([box])) for other in (*lines, *_rims(names))
+            )
+            if clear and not box.count_overlaps(taken) and inside.contains(*box.min) and inside.contains(*box.max):
                 names.append(box)
+                lines += line
                 break
             label.remove()
+
+
+def _middle(box: Bbox) -> tuple[float, float]:
+    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+
+
+def _rims(boxes: Sequence[Bbox]) -> list[Line]:
+    return [Line(box.corners()[[0, 1, 3, 2, 0]]) for box in boxes]
 
 
 def _marker_box(axes: Axes, row: Row) -> Bbox:

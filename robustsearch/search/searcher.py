@@ -41,7 +41,8 @@ def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampl
                 seed=seed, n_startup_trials=start, multivariate=True, group=True, constant_liar=True
             )
     if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=start)
+        # A setting that not every recipe has is drawn at random, and no news to who wrote the space.
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=start, warn_independent_sampling=False)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=min(50, max(8, trials // 5)))
     return optuna.samplers.RandomSampler(seed=seed)
