@@ -195,6 +195,7 @@ def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
         others = [other for other in rows if other is not row]
         markers = [_marker_box(axes, other) for other in others] + names
         bars = [box for other in others for box in _bar_boxes(axes, other)]
+        drawn = [*lines, *_rims(names)]
         choices = [(places, taken, True) for places in (_NEAR, _FAR) for taken in (markers + bars, markers)]
         choices.append((_FAR, markers, False))  # lines that cross something are better than no name
         for taken, tidy, (x, y, side) in ((taken, tidy, place) for places, taken, tidy in choices for place in places):
@@ -213,9 +214,7 @@ def _label_front(figure: Figure, axes: Axes, rows: Sequence[Row]) -> None:
             label.update_positions(figure.canvas.get_renderer())  # type: ignore[attr-defined]
             box = Text.get_window_extent(label)  # without the line
             line = [Line(np.array([axes.transData.transform(label.xy), _middle(box)]))] if far else []
-            clear = not tidy or not any(
-                one.intersects_path(other) for one in (*line, *_rims([box])) for other in (*lines, *_rims(names))
-            )
+            clear = not tidy or not any(one.intersects_path(other) for one in (*line, *_rims([box])) for other in drawn)
             if clear and not box.count_overlaps(taken) and inside.contains(*box.min) and inside.contains(*box.max):
                 names.append(box)
                 lines += line

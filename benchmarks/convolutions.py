@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from robustsearch.models.convolution import Conv2d
 from robustsearch.models.kernels import convolves_faster, usable
 
+from .plain import torchs
 from .timing import in_turn, machine, ratio, spread
 
 Passes = dict[str, Callable[[], Tensor]]
@@ -37,13 +38,11 @@ def layers(widths: list[int]) -> Iterator[tuple[int, int, int, int]]:
 
 def passes(layer: nn.Conv2d, x: Tensor, g: Tensor) -> Passes:
     """Forward, and the gradients in input and filters alone, each of one call."""
-    x = x.clone(memory_format=torch.preserve_format)
-    frozen, learning = x.requires_grad_(False), x.clone(memory_format=torch.preserve_format).requires_grad_()
-    weight = layer.weight
+    learning, weight = x.clone().requires_grad_(), layer.weight
     to_input = layer._conv_forward(learning, weight.detach(), None)
-    to_filters = layer._conv_forward(frozen, weight, None)
+    to_filters = layer._conv_forward(x, weight, None)
     return {
-        "forward": lambda: layer._conv_forward(frozen, weight.detach(), None),
+        "forward": lambda: layer._conv_forward(x, weight.detach(), None),
         "gradient in the input": lambda: torch.autograd.grad(to_input, learning, g, retain_graph=True)[0],
         "gradient in the filters": lambda: torch.autograd.grad(to_filters, weight, g, retain_graph=True)[0],
     }
@@ -70,16 +69,15 @@ def main() -> None:
     for channels, out, pixels, stride in layers(given.widths):
         torch.manual_seed(0)
         ours = Conv2d(channels, out, 3, stride=stride, padding=1, bias=False).to(memory_format=torch.channels_last)
-        theirs = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False).to(memory_format=torch.channels_last)
-        theirs.load_state_dict(ours.state_dict())
+        theirs = torchs(ours).to(memory_format=torch.channels_last)
         x = torch.randn(given.batch, channels, pixels, pixels).to(memory_format=torch.channels_last)
         g = torch.randn_like(F.conv2d(x, ours.weight, stride=stride, padding=1))
-        mine, torchs = passes(ours, x, g), passes(theirs, x, g)
+        mine, other = passes(ours, x, g), passes(theirs, x, g)
         exact = passes(copy.deepcopy(theirs).double(), x.double(), g.double())
         for name, run in mine.items():
             truth = exact[name]()
-            errors = f"{error(torchs[name](), truth):.0e}, {error(run(), truth):.0e}"
-            times = in_turn({"torch": torchs[name], "ours": run}, given.rounds)
+            errors = f"{error(other[name](), truth):.0e}, {error(run(), truth):.0e}"
+            times = in_turn({"torch": other[name], "ours": run}, given.rounds)
             print(
                 f"| {channels} to {out} | {pixels}x{pixels} | {stride} | {name} | {spread(1000 * times['torch'], 2)} "
                 f"| {spread(1000 * times['ours'], 2)} | {ratio(times['torch'], times['ours'])} | {errors} |",

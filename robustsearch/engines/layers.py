@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ..models.build import Normalise
-from ..models.convolution import Conv2d
+from ..models.convolution import Conv2d, strided
 from ..models.deploy import Repeat, Residual, Select, Zeros
-from ..models.wrn import BatchNorm, GlobalAverage, strided
+from ..models.wrn import BatchNorm, GlobalAverage
 from .graph import Graph, UnsupportedLayerError, Value, fit, form, write
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kernels import WIDE, call, convolves_faster, usable
+from .kernels import WIDE, call, convolves_faster, room, unaltered, usable
 from .paired import channels_last
 
 
@@ -22,7 +22,7 @@ class Conv2d(nn.Conv2d):
     @property
     def only_convolves(self) -> bool:
         """Whether a pass now is a convolution with `filters()` and nothing else."""
-        return type(self) is Conv2d and self.bias is None and "forward" not in vars(self)
+        return unaltered(self, Conv2d) and self.bias is None
 
     def filters(self) -> Tensor:
         """Filters `[C', C, K, K]` of the pass that begins now."""
@@ -49,6 +49,19 @@ class Conv2d(nn.Conv2d):
             y: Tensor = _Convolution.apply(input, weight, self.stride[0])
             return y
         return _convolved(input, weight, self.stride[0])[0]
+
+
+def strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Height and width after a convolution that only its stride makes smaller."""
+    height, width = size
+    return (height - 1) // stride + 1, (width - 1) // stride + 1
+
+
+def empty_features(x: Tensor, channels: int, stride: int) -> Tensor:
+    """Features `[N, channels, *strided]` to be written, for a convolution of x `[N, C, H, W]`."""
+    images, _, *size = x.shape
+    shape = (images, channels, *strided((size[0], size[1]), stride))
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 @functools.cache
@@ -83,10 +96,10 @@ class _Convolution(torch.autograd.Function):
         into = filters = None
         if ctx.needs_input_grad[0]:
             into = torch.empty_like(x)
-            call("convolve_back", g, weight, into, _room(ctx.sizes), len(x), *ctx.sizes)
+            call("convolve_back", g, weight, into, room("convolution_room", *ctx.sizes), len(x), *ctx.sizes)
         if ctx.needs_input_grad[1]:
             filters = torch.empty_like(weight)
-            call("convolve_filters", x, g, filters, _room(ctx.sizes), len(x), *ctx.sizes)
+            call("convolve_filters", x, g, filters, room("convolution_room", *ctx.sizes), len(x), *ctx.sizes)
         return into, filters, None
 
 
@@ -95,9 +108,16 @@ def _convolved(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, tuple[in
     images, channels, rows, columns = x.shape
     out, _, kernel, _ = weight.shape
     sizes = (rows, columns, channels, out, kernel, stride)
-    shape = (images, out, (rows - 1) // stride + 1, (columns - 1) // stride + 1)
-    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    call("convolve", x, weight.contiguous(memory_format=torch.channels_last), y, _room(sizes), images, *sizes)
+    y = empty_features(x, out, stride)
+    call(
+        "convolve",
+        x,
+        weight.contiguous(memory_format=torch.channels_last),
+        y,
+        room("convolution_room", *sizes),
+        images,
+        *sizes,
+    )
     return y, sizes
 
 
@@ -110,13 +130,3 @@ def _backward(
         g, x, weight, None, [stride] * 2, same, [1, 1], False, [0, 0], 1, [*wanted[:2], False]
     )
     return into, filters
-
-
-def _room(sizes: tuple[int, ...]) -> Tensor:
-    return torch.empty(_floats(sizes), dtype=torch.float32, device="cpu")
-
-
-@functools.lru_cache(maxsize=256)
-def _floats(sizes: tuple[int, ...]) -> int:
-    count: int = call("convolution_room", *sizes)
-    return count

@@ -10,7 +10,6 @@ operations (`lwta`, `paired`): the same law, though not the same draws or last b
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .. import native
-from .kernels import BLOCK, WIDE, call, usable
+from .convolution import empty_features
+from .kernels import BLOCK, WIDE, call, room, usable
 from .paired import channels_last, laid_out_as, per_pixel
 
 
@@ -160,10 +160,8 @@ class _Block(torch.autograd.Function):
         out = len(filters)
         ctx.sizes = (images, rows, columns, channels, out, stride)
         ctx.units = units
-        shape = (images, out, (rows - 1) // stride + 1, (columns - 1) // stride + 1)
-        layout: dict[str, Any] = {"dtype": x.dtype, "device": x.device, "memory_format": torch.channels_last}
-        middle, y = torch.empty(shape, **layout), torch.empty(shape, **layout)
-        call("block", x, *tensors, middle, y, _room(ctx.sizes), *ctx.sizes, units)
+        middle, y = empty_features(x, out, stride), empty_features(x, out, stride)
+        call("block", x, *tensors, middle, y, room("block_room", *ctx.sizes), *ctx.sizes, units)
         ctx.save_for_backward(x, middle, *tensors)
         return y
 
@@ -172,15 +170,15 @@ class _Block(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, middle, *tensors = ctx.saved_tensors
         into = torch.empty_like(x)
-        call("block_back", laid_out_as(middle, g), x, middle, *tensors, into, _room(ctx.sizes), *ctx.sizes, ctx.units)
+        call(
+            "block_back",
+            laid_out_as(middle, g),
+            x,
+            middle,
+            *tensors,
+            into,
+            room("block_room", *ctx.sizes),
+            *ctx.sizes,
+            ctx.units,
+        )
         return into, *[None] * (2 + len(tensors))
-
-
-def _room(sizes: tuple[int, ...]) -> Tensor:
-    return torch.empty(_floats(sizes), dtype=torch.float32, device="cpu")
-
-
-@functools.lru_cache(maxsize=256)
-def _floats(sizes: tuple[int, ...]) -> int:
-    count: int = call("block_room", *sizes)
-    return count

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ctypes
 import functools
 from ctypes import c_double, c_int, c_size_t, c_uint64, c_void_p
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from .. import native
 
+Kind = TypeVar("Kind", bound=nn.Module)
 BLOCK = 8
 """Channels in a vector."""
 WIDE = 2 * BLOCK
@@ -37,12 +38,12 @@ _TYPES: dict[str, tuple[Any, list[Any]]] = {
 
 def usable(x: Tensor) -> bool:
     """Whether kernels can read a tensor now: float32 on a CPU, one thread, a C compiler here, and nobody looks on."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor or _watched() or x.is_neg():
+    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor or _intercepted() or x.is_neg():
         return False
     return torch.get_num_threads() == 1 and _library() is not None
 
 
-def _watched() -> bool:
+def _intercepted() -> bool:
     """Whether something works on torch's own operations: compiler, tracer, counter, functorch, forward-mode AD."""
     return (
         torch.compiler.is_compiling()
@@ -51,6 +52,11 @@ def _watched() -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
     )
+
+
+def unaltered(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
+    """Whether a module is of this very class, and does what that does."""
+    return type(module) is kind and "forward" not in vars(module)
 
 
 @functools.cache
@@ -71,6 +77,17 @@ def call(name: str, *arguments: Tensor | float | None) -> Any:
     library = _library()
     assert library is not None
     return library[name](*(given.data_ptr() if isinstance(given, Tensor) else given for given in arguments))
+
+
+def room(name: str, *sizes: int) -> Tensor:
+    """What a kernel works in: as many floats as the function of that name says."""
+    return torch.empty(_floats(name, *sizes), dtype=torch.float32, device="cpu")
+
+
+@functools.lru_cache(maxsize=256)
+def _floats(name: str, *sizes: int) -> int:
+    count: int = call(name, *sizes)
+    return count
 
 
 @functools.cache

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convolution import Conv2d
+from .kernels import unaltered
 from .stochastic import Noise, Scope, Stochastic, at_least_float32
 
 Where = Literal["weights", "inputs", "activations"]
@@ -99,7 +100,7 @@ class PNIConv2d(PNILayer, Conv2d):
     @property
     def only_convolves(self) -> bool:
         """Whether a pass now has noise on nothing but filters."""
-        plain = type(self) is PNIConv2d and self.bias is None and "forward" not in vars(self)
+        plain = unaltered(self, PNIConv2d) and self.bias is None
         return plain and (self.where == "weights" or not self.random)
 
     def filters(self) -> Tensor:

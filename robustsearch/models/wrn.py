@@ -17,7 +17,8 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..recipe import STEM_CHANNELS
 from . import fused
-from .convolution import Conv2d
+from .convolution import Conv2d, strided
+from .kernels import unaltered
 from .lwta import LWTA
 
 
@@ -63,20 +64,21 @@ def activated(norm: nn.Module, activation: nn.Module, x: Tensor) -> Tensor:
     It can be for ReLU and for gates that are the mean gate now, unless a gradient of parameters or a hook is asked for.
     """
     units = _smooth_units(activation)
-    if type(norm) is not BatchNorm or not fused.fits(x, units) or not fused.norm_fits(norm, x.shape[1]):
-        return activation(norm(x))  # type: ignore[no-any-return]
-    if _watched(norm, activation):
-        return activation(norm(x))  # type: ignore[no-any-return]
-    return fused.normalised(norm, x, units=units, factor=_factor(activation))
+    if (
+        unaltered(norm, BatchNorm)
+        and fused.fits(x, units)
+        and fused.norm_fits(norm, x.shape[1])
+        and not _watched(norm, activation)
+    ):
+        return fused.normalised(norm, x, units=units, factor=_factor(activation))
+    return activation(norm(x))  # type: ignore[no-any-return]
 
 
 def _smooth_units(activation: nn.Module) -> int:
     """Units of a block of the mean gate, if that is what an activation is now; 1 for ReLU, else 0."""
-    if "forward" in vars(activation):
-        return 0
-    if type(activation) is LWTA and not activation.training and activation.mode != "straight":
+    if unaltered(activation, LWTA) and not activation.training and activation.mode != "straight":
         return activation.units if activation.rule(training=False) == (0.0, 1.0) else 0
-    return int(type(activation) is nn.ReLU)
+    return int(unaltered(activation, nn.ReLU))
 
 
 def _factor(activation: nn.Module) -> Tensor | None:
@@ -92,10 +94,8 @@ def _watched(*parts: nn.Module) -> bool:
         return True
     if not torch.is_grad_enabled():
         return False
-    weights = [
-        getattr(part, name, None) for part in parts for name in ("weight", "bias")
-    ]  # which need not be parameters
-    weights += [value for part in parts for value in part.parameters()]
+    weights: list[Tensor | None] = [value for part in parts for value in part.parameters()]
+    weights += [getattr(part, name, None) for part in parts for name in ("weight", "bias")]  # not always parameters
     return any(value.requires_grad for value in weights if value is not None)
 
 
@@ -151,7 +151,7 @@ class Block(nn.Module):
         if len(layers) < len(convolved) or not layers[0].fits(x) or not fused.form_a_block(layers, x.shape[1]):
             return None
         for norm, channels in ((self.bn1, x.shape[1]), (self.bn2, len(self.conv1.weight))):
-            if type(norm) is not BatchNorm or not fused.norm_fits(norm, channels):
+            if not unaltered(norm, BatchNorm) or not fused.norm_fits(norm, channels):
                 return None
         if _watched(*self.children()):
             return None
@@ -219,9 +219,3 @@ class WideResNet(nn.Module):
         features = activated(self.bn, self.activation, self.blocks(self.stem(x)))
         logits: Tensor = self.linear(self.pool(features))
         return logits
-
-
-def strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Height and width after a convolution that only its stride makes smaller."""
-    height, width = size
-    return (height - 1) // stride + 1, (width - 1) // stride + 1

@@ -18,14 +18,8 @@
 #include "vectors.h"
 
 enum {
-    ABREAST = 4, /* vectors, or pairs of them, at once */
     GROUP = 16,  /* sums of exponentials, at most 8 each, whose product has one logarithm: 2^48 at most */
 };
-
-INLINE V group_sum(V x, int units) {
-    for (int k = 1; k < units; k *= 2) x += partner(x, k);
-    return x;
-}
 
 INLINE V softmax(V z, int units) {
     V e = exponential(z - group_max(z, units));

@@ -8,7 +8,7 @@
 #include "sums.h"
 
 enum {
-    ACROSS = 4,     /* pixels of a row that are worth a tile */
+    ACROSS = 4,            /* pixels of a row that are worth a tile */
     FIRST_CACHE = 1 << 14, /* bytes of features that stay there beside others */
     STRIP = 64,            /* columns at once, in the gradient in few channels */
 };
@@ -17,7 +17,7 @@ typedef struct {
     size_t count, index[SIDE], tap[SIDE];
 } Reach; /* what an output sees along one axis */
 typedef struct {
-    size_t first, apart, count;
+    size_t first, apart, x_apart, count;
     Reach reach;
 } Run; /* outputs along an axis that see the same taps */
 
@@ -43,8 +43,11 @@ static size_t runs(Run *found, size_t outputs, size_t inputs, size_t kernel, siz
         size_t k = 0;
         while (k < count && (found[k].reach.count != here.count || memcmp(found[k].reach.tap, here.tap, sizeof here.tap)))
             k++;
-        if (k == count) found[count++] = (Run){i, 0, 0, here};
-        if (found[k].count == 1) found[k].apart = i - found[k].first;
+        if (k == count) found[count++] = (Run){i, 0, 0, 0, here};
+        if (found[k].count == 1) {
+            found[k].apart = i - found[k].first;
+            found[k].x_apart = here.index[0] - found[k].reach.index[0];
+        }
         found[k].count++;
     }
     return count;
@@ -68,7 +71,7 @@ static void direct(const float *x, const float *packed, float *y, const float *p
                    size_t kernel, size_t stride, int backward) {
     Run columns[2 * SIDE];
     size_t kinds = runs(columns, to.columns, from.columns, kernel, stride, backward), widest = 0;
-    for (size_t k = 0; k < kinds; k++) widest = columns[k].count > widest ? columns[k].count : widest;
+    for (size_t k = 0; k < kinds; k++) widest = greater(widest, columns[k].count);
     size_t group = widest < ACROSS ? images : TILE;
     for (size_t first = 0; first < images; first += group)
         for (size_t o = 0; o < to.channels; o += WIDE)
@@ -77,11 +80,8 @@ static void direct(const float *x, const float *packed, float *y, const float *p
                 const float *filters = packed + o * kernel * kernel * from.channels;
                 for (size_t k = 0; k < kinds; k++) {
                     Run run = columns[k];
-                    size_t many = smaller(group, images - first), x_apart = 0, y_apart = run.apart * to.channels;
-                    if (run.count > 1) {
-                        Reach next = reach(run.first + run.apart, from.columns, kernel, stride, backward);
-                        x_apart = (next.index[0] - run.reach.index[0]) * from.channels;
-                    }
+                    size_t many = smaller(group, images - first);
+                    size_t x_apart = run.x_apart * from.channels, y_apart = run.apart * to.channels;
                     int across = run.count < ACROSS; /* images, pixel by pixel, and not pixels, image by image */
                     for (size_t i = 0; i < (across ? run.count : many); i++) {
                         const float *in = x + first * image_of(from) + i * (across ? x_apart : image_of(from));

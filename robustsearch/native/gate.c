@@ -18,8 +18,6 @@
 
 #include "vectors.h"
 
-enum { ABREAST = 4 }; /* pixels at once */
-
 /* Mask of the first unit with the largest key. */
 INLINE M winners(V key, int units) {
     M won = (M)(key == key);
@@ -79,9 +77,8 @@ INLINE V pair_mean(V h) {
 INLINE V unsampled(V h, int units, int winner) {
     if (winner) return (V)((M)h & winners(h, units));
     if (units == 2) return pair_mean(h);
-    V e = exponential(h - group_max(h, units)), whole = e;
-    for (int k = 1; k < units; k *= 2) whole += partner(whole, k);
-    return h * e / whole;
+    V e = exponential(h - group_max(h, units));
+    return h * e / group_sum(e, units);
 }
 
 /* `many` pixels, at most ABREAST. */

@@ -20,8 +20,9 @@ typedef uint32_t B __attribute__((vector_size(4 * BLOCK), aligned(4)));
 #endif
 #define LANE(i) i
 #define EVEN(i) ((i) & ~1)
-#define ODD(i) ((i) | 1)
-static const M lane = EACH(LANE), even = EACH(EVEN), odd = EACH(ODD);
+static const M lane = EACH(LANE), even = EACH(EVEN);
+
+enum { ABREAST = 4 }; /* vectors at once, where each has to wait for what it has just computed */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -106,6 +107,11 @@ INLINE V uniform(Stream *s) {
 
 INLINE V group_max(V x, int units) {
     for (int k = 1; k < units; k *= 2) x = larger(x, partner(x, k));
+    return x;
+}
+
+INLINE V group_sum(V x, int units) {
+    for (int k = 1; k < units; k *= 2) x += partner(x, k);
     return x;
 }
 
